@@ -1,0 +1,384 @@
+"""The client's sockets: /ws, where a session says what it wants, and the public /ws/orderbook."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, ClassVar
+from urllib.parse import parse_qs
+
+import msgspec
+import structlog
+from asgiref.sync import sync_to_async
+from channels.exceptions import StopConsumer
+from channels.generic.websocket import AsyncWebsocketConsumer
+from django.conf import settings
+
+from accounts.authentication import Identity, authenticate_token
+from core import strict_json
+from core.errors import DomainError, Unauthorized, UnknownVenue
+from gateway.commands import Command, CommandError, Filter, read_command, read_filter
+from gateway.outbox import Outbox
+from gateway.protocol import SCOPE_EXTENSION, DirectSocket
+from marketdata.batches import ALL
+from marketdata.frames import INTERVAL_NAMES, SINGULAR
+from marketdata.hub import Encoded, TopicKey
+from marketdata.services import current_hub
+
+log = structlog.get_logger(__name__)
+
+AUTH_FIRST_S = 0.25  # an auth message within this time is answered before anything else
+AUTH_DEADLINE_S = 30.0  # without authentication the socket is closed
+SESSION_CHECK_S = 1.0
+IDENTITY_RECHECK_S = 5.0  # a disabled or deleted user is cut off within this time
+SUBSCRIPTIONS_MAX = 500
+BAD_FRAMES_MAX = 10_000  # a client that sends nothing else is not a client
+
+CLOSE_POLICY = 1008
+NO_LAYER = "none"  # consumers have no channel of their own: the hub brings what they send
+
+
+class _Socket(AsyncWebsocketConsumer):
+    """What both sockets share: an outbox, a clock, and no thread hop per message."""
+
+    channel_layer_alias = NO_LAYER
+
+    outbox: Outbox
+    _clock: asyncio.Task[None] | None = None
+
+    async def dispatch(self, message: dict[str, Any]) -> None:
+        """Go to the handler directly: nothing here uses the thread's database connection."""
+        kind = message["type"]
+        if kind == "websocket.connect":
+            await self.websocket_connect(message)
+        elif kind == "websocket.receive":
+            await self.take(message)
+        elif kind == "websocket.disconnect":
+            await self.end()
+            raise StopConsumer
+
+    async def open(self) -> None:
+        await self.accept()
+        direct = self.scope.get("extensions", {}).get(SCOPE_EXTENSION)
+        self.outbox = Outbox(self.base_send, direct if isinstance(direct, DirectSocket) else None, self.give_up)
+        self._clock = asyncio.create_task(self._tick())
+
+    async def take(self, message: dict[str, Any]) -> None:
+        raise NotImplementedError
+
+    async def each_second(self) -> None:
+        """Hook of the session's clock."""
+
+    async def end(self) -> None:
+        if self._clock is not None:
+            self._clock.cancel()
+            self._clock = None
+            await self.outbox.close()
+
+    def give_up(self) -> None:
+        """The client is too slow: forget it now, its transport is being cut."""
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(SESSION_CHECK_S)
+            try:
+                self.outbox.check(time.monotonic())
+                await self.each_second()
+            except Exception:
+                log.exception("a session's clock failed")
+
+    def say(self, message: dict[str, Any]) -> None:
+        self.outbox.push(Encoded(strict_json.dumps(message)), None)
+
+    async def refuse(self, error: DomainError, code: int) -> None:
+        """Tell why, then close."""
+        self.say({"type": "error", "code": error.code, "message": error.message})
+        await self.outbox.flush()
+        await self.close(code)
+
+
+class ClientSocket(_Socket):
+    """One client's session on /ws."""
+
+    identity: Identity | None = None
+
+    async def connect(self) -> None:
+        await self.open()
+        self.hub = await current_hub()
+        self._subscriptions: dict[tuple[Any, ...], tuple[TopicKey, Filter]] = {}
+        self._opened_s = self._checked_s = time.monotonic()
+        self._token = ""
+        self._greeting: asyncio.TimerHandle | None = None
+        self._bad_frames = 0
+        credential = self._credential()
+        if credential is None:
+            loop = asyncio.get_running_loop()
+            self._greeting = loop.call_later(AUTH_FIRST_S, self._greet)
+            return
+        try:
+            await self._identify(credential)
+        except Unauthorized as error:
+            await self.refuse(error, CLOSE_POLICY)
+        else:
+            self._greet()
+
+    async def take(self, message: dict[str, Any]) -> None:
+        text = message.get("text")
+        try:
+            if text is None:
+                raise CommandError("bad_command", "binary frames are not read here; send JSON text")
+            command = read_command(text)
+            action = self.ACTIONS.get(command.action)
+            if self.identity is None and command.action != "auth":
+                self._require_identity(command)
+            if action is None:
+                raise command.error("unknown_action", f"unknown action; choose one of {', '.join(sorted(self.ACTIONS))}")
+            await action(self, command)
+        except CommandError as error:
+            self._answer_error(error)
+            self._bad_frames += 1
+            if self._bad_frames > BAD_FRAMES_MAX:
+                await self.close(CLOSE_POLICY)
+        except Exception:
+            log.exception("a client's frame failed")
+            self._answer_error(CommandError("internal", "the server failed on this frame; it was noted"))
+
+    def give_up(self) -> None:
+        self._leave_all()
+
+    async def end(self) -> None:
+        if self._greeting is not None:
+            self._greeting.cancel()
+        self._leave_all()
+        await super().end()
+
+    async def each_second(self) -> None:
+        """Hold the session to its credentials: the deadline, the token's end, the user's being."""
+        now_s = time.monotonic()
+        if self.identity is None:
+            if now_s - self._opened_s > AUTH_DEADLINE_S and not settings.WS_ANONYMOUS_MARKET_DATA:
+                await self.refuse(Unauthorized("not authenticated in time"), CLOSE_POLICY)
+            return
+        if time.time() >= self.identity.expires_at:
+            self._leave_all()
+            await self.refuse(Unauthorized("the access token has expired; log in again"), CLOSE_POLICY)
+        elif now_s - self._checked_s > IDENTITY_RECHECK_S:
+            self._checked_s = now_s
+            try:
+                await _authenticate(self._token)
+            except Unauthorized as error:
+                self._leave_all()
+                await self.refuse(error, CLOSE_POLICY)
+
+    # -- credentials
+
+    def _credential(self) -> str | None:
+        """Return the token that came with the handshake: `?token=`, or an Authorization header."""
+        query = parse_qs(self.scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
+        if "token" in query:
+            return query["token"][-1]
+        for name, value in self.scope.get("headers", ()):
+            if name == b"authorization":
+                scheme, _, token = value.decode("latin-1").partition(" ")
+                return token.strip() if scheme.lower() == "bearer" else scheme
+        return None
+
+    async def _identify(self, token: str) -> Identity:
+        identity = await _authenticate(token)
+        if self.identity is not None and identity.user_id != self.identity.user_id:
+            raise Unauthorized("this socket belongs to another user; open a new one")
+        self.identity, self._token = identity, token
+        return identity
+
+    def _greet(self) -> None:
+        self._greeting = None
+        identity = self.identity
+        self.say(
+            {
+                "type": "info",
+                "status": "ok",
+                "message": _welcome(self.hub.source),
+                "auth_status": "authenticated" if identity else "authentication required",
+                "username": identity.username if identity else None,
+                "source": self.hub.source or settings.MARKET_SOURCE,
+                "paper": True,
+            }
+        )
+
+    def _require_identity(self, command: Command) -> None:
+        if settings.WS_ANONYMOUS_MARKET_DATA and command.action in ANONYMOUS_ACTIONS:
+            return
+        raise command.error(
+            Unauthorized.code, 'authenticate first: {"action":"auth","token":"…"}, or connect with ?token=…'
+        )
+
+    async def _auth(self, command: Command) -> None:
+        token = command.body.get("token")
+        try:
+            if not isinstance(token, str):
+                raise Unauthorized("auth needs a token, as POST /login gives it")
+            identity = await self._identify(token)
+        except Unauthorized as error:
+            self._cancel_greeting()
+            self._answer_error(command.error(error.code, error.message))
+            await self.outbox.flush()
+            await self.close(CLOSE_POLICY)
+            return
+        self._cancel_greeting()
+        self._answer(command, {"type": "auth", "status": "ok", "username": identity.username})
+
+    def _cancel_greeting(self) -> None:
+        if self._greeting is not None:
+            self._greeting.cancel()
+            self._greeting = None
+
+    # -- commands
+
+    async def _subscribe(self, command: Command) -> None:
+        chosen = read_filter(command, settings.CATALOGUE, tuple(settings.VENUES))
+        identity = _identity_of(chosen)
+        known = identity in self._subscriptions
+        if not known and len(self._subscriptions) >= SUBSCRIPTIONS_MAX:
+            raise command.error("too_many_subscriptions", f"at most {SUBSCRIPTIONS_MAX} subscriptions a socket")
+        self._answer(command, _confirmation(chosen, "subscribed"))
+        if known:
+            return
+        assert chosen.stream is not None
+        assert chosen.instrument is not None
+        assert chosen.venue is not None
+        key = self.hub.topic_key(
+            chosen.stream, chosen.instrument, chosen.venue, chosen.argument, singular=chosen.singular
+        )
+        self._subscriptions[identity] = (key, chosen)
+        for frame in self.hub.join(self.outbox, key):
+            self.outbox.push(frame, key)
+
+    async def _unsubscribe(self, command: Command) -> None:
+        chosen = read_filter(command, settings.CATALOGUE, tuple(settings.VENUES), wildcards=True)
+        gone = [item for item, (_, made) in self._subscriptions.items() if _matches(chosen, made)]
+        for item in gone:
+            key, _ = self._subscriptions.pop(item)
+            self.hub.leave(self.outbox, key)
+            self.outbox.forget(key)
+        answer = _confirmation(chosen, "unsubscribed")
+        answer["count"] = len(gone)
+        self._answer(command, answer)
+
+    async def _list(self, command: Command) -> None:
+        made = [_described(chosen) for _, chosen in self._subscriptions.values()]
+        self._answer(command, {"type": "subscriptions", "subscriptions": made})
+
+    async def _ping(self, command: Command) -> None:
+        self._answer(command, {"type": "pong", "action": "pong", "timestamp": _now()})
+
+    ACTIONS: ClassVar[dict[str, Callable[["ClientSocket", Command], Awaitable[None]]]] = {
+        "auth": _auth,
+        "subscribe": _subscribe,
+        "unsubscribe": _unsubscribe,
+        "list": _list,
+        "ping": _ping,
+    }
+
+    def _leave_all(self) -> None:
+        for key, _ in self._subscriptions.values():
+            self.hub.leave(self.outbox, key)
+        self._subscriptions.clear()
+
+    # -- answers
+
+    def _answer(self, command: Command, message: dict[str, Any]) -> None:
+        if command.has_id:
+            message["id"] = command.id
+        self.say(message)
+
+    def _answer_error(self, error: CommandError) -> None:
+        message: dict[str, Any] = {"type": "error", "code": error.code, "message": error.message}
+        if error.has_id:
+            message["id"] = error.reply_to
+        self.say(message)
+
+
+ANONYMOUS_ACTIONS = frozenset({"subscribe", "unsubscribe", "list", "ping"})
+
+
+class BooksSocket(_Socket):
+    """The public book images: /ws/orderbook and /ws/orderbook/{exchange}, one a second."""
+
+    async def connect(self) -> None:
+        await self.open()
+        self.hub = await current_hub()
+        self._venue = self.scope["url_route"]["kwargs"].get("exchange", ALL).lower()
+        if self._venue not in (ALL, *settings.VENUES):
+            names = ", ".join(settings.VENUES)
+            await self.refuse(UnknownVenue(f"unknown exchange; choose one of {names}"), CLOSE_POLICY)
+            return
+        self.hub.join_books(self.outbox, self._venue)
+
+    async def take(self, message: dict[str, Any]) -> None:
+        """Nothing is asked of this socket: what a client says is answered once per frame."""
+        self.say({"type": "error", "code": "read_only", "message": "this socket only sends; commands go to /ws"})
+
+    def give_up(self) -> None:
+        self.hub.leave_books(self.outbox, self._venue)
+
+    async def end(self) -> None:
+        self.hub.leave_books(self.outbox, self._venue)
+        await super().end()
+
+
+class UnknownSocket(_Socket):
+    """Any other path: accepted to say so, then closed."""
+
+    async def connect(self) -> None:
+        await self.open()
+        self.say({"type": "error", "code": "not_found", "message": "no such socket; connect to /ws or /ws/orderbook"})
+        await self.outbox.flush()
+        await self.close(CLOSE_POLICY)
+
+    async def take(self, message: dict[str, Any]) -> None:
+        return
+
+
+_authenticate = sync_to_async(authenticate_token, thread_sensitive=False)
+
+
+def _identity_of(chosen: Filter) -> tuple[Any, ...]:
+    return (chosen.stream, chosen.instrument, chosen.venue, chosen.argument, chosen.singular)
+
+
+def _matches(wanted: Filter, made: Filter) -> bool:
+    return all(
+        getattr(wanted, name) is None or getattr(wanted, name) == getattr(made, name)
+        for name in ("stream", "instrument", "venue", "argument")
+    )
+
+
+def _described(chosen: Filter) -> dict[str, Any]:
+    described: dict[str, Any] = {"stream": chosen.stream, "symbol": chosen.symbol, "exchange": chosen.venue}
+    if chosen.argument is not None:
+        if chosen.stream == "klines":
+            described["interval"] = INTERVAL_NAMES[int(chosen.argument)]
+        elif chosen.stream == "ewma":
+            described["half_life"] = msgspec.Raw(msgspec.json.encode(chosen.argument))
+        else:
+            described["depth"] = int(chosen.argument)
+    return {name: value for name, value in described.items() if value is not None}
+
+
+def _confirmation(chosen: Filter, action: str) -> dict[str, Any]:
+    if not chosen.singular:
+        return {"type": action, **_described(chosen)}
+    described = _described(chosen)
+    parts = [SINGULAR.get(chosen.stream or "", "*"), chosen.symbol or "*", chosen.venue or "*"]
+    if chosen.stream == "klines" and "interval" in described:
+        parts.append(described["interval"])
+    return {"type": "confirmation", "action": action, "subscription": ":".join(parts), **described}
+
+
+def _welcome(source: str | None) -> str:
+    if source == "simulated":
+        return "Simple Router, paper trading. THE MARKET IS SIMULATED: no price here is real."
+    return "Simple Router, paper trading."
+
+
+def _now() -> msgspec.Raw:
+    return msgspec.Raw(f"{time.time():.6f}".encode())

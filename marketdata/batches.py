@@ -1,0 +1,134 @@
+"""What crosses processes: batches of market data as bytes, and the names of their groups.
+
+One touch batch per flush goes to every web process and matcher; instrument batches (trades,
+candles, books) go only to processes that asked for the instrument. Both are numbered per
+publisher, so that a receiver sees a loss.
+"""
+
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from core.candles import Candle
+from core.events import Level, Side
+
+ALL = "all"  # the venue filter that means every venue
+
+TOUCH_GROUP = "market.touch"
+REQUEST_GROUP = "market.requests"
+HEARTBEAT_S = 1.0
+HEARTBEAT_LOST_S = 3.0  # without a heartbeat for so long, all touches are stale
+INTEREST_S = 30.0  # an instrument is published for so long after it was last asked for
+INTEREST_REPEAT_S = 10.0
+
+
+def instrument_group(instrument: str) -> str:
+    """Return the group that carries an instrument's trades, candles and books."""
+    return f"market.instrument.{instrument}"
+
+
+class QuoteSlot(Struct, frozen=True, array_like=True):
+    """A venue's best bid and ask of one instrument; both sides None empties the slot."""
+
+    venue: str
+    instrument: str
+    bid: Decimal | None
+    bid_size: Decimal | None
+    ask: Decimal | None
+    ask_size: Decimal | None
+    sequence: int | None
+    received_ns: int  # wall clock of the feed
+
+
+class VenueStatus(Struct, frozen=True, array_like=True):
+    """One venue as the feeds see it; ages are in seconds at the time of sending."""
+
+    venue: str
+    state: str
+    reason: str
+    instruments: tuple[str, ...]  # what it really carries
+    disabled: dict[str, str]  # instrument → why it is not carried
+    last_frame_age_s: float | None
+    last_data_age_s: float | None
+    frames_per_s: float
+    counters: dict[str, int]
+
+
+class TradePrint(Struct, frozen=True, array_like=True):
+    venue: str
+    trade_id: str
+    first_id: int
+    last_id: int
+    price: Decimal
+    size: Decimal
+    side: Side
+    time_ns: int  # the trade's time in our time base (see core.candles.trade_time_ns)
+    venue_ns: int
+
+
+class CandleUpdate(Struct, frozen=True, array_like=True):
+    venue: str  # or "all"
+    candle: Candle
+
+
+class BookUpdate(Struct, frozen=True, array_like=True):
+    venue: str
+    bids: tuple[Level, ...]
+    asks: tuple[Level, ...]
+    received_ns: int
+
+
+class Gap(Struct, frozen=True, array_like=True):
+    """Trades of a venue that we never received: ids `from_id`..`to_id`."""
+
+    venue: str
+    from_id: int
+    to_id: int
+
+
+class TouchBatch(Struct, frozen=True, array_like=True):
+    publisher: str
+    sequence: int
+    heartbeat: bool  # carries every slot and every status
+    source: str  # "live" or "simulated"
+    quotes: list[QuoteSlot]
+    statuses: list[VenueStatus]
+
+
+class InstrumentBatch(Struct, frozen=True, array_like=True):
+    publisher: str
+    instrument: str
+    sequence: int
+    trades: list[TradePrint]
+    candles: list[CandleUpdate]
+    books: list[BookUpdate]
+    gaps: list[Gap]
+
+
+_encoder = msgspec.msgpack.Encoder()
+_touch = msgspec.msgpack.Decoder(TouchBatch)
+_instrument = msgspec.msgpack.Decoder(InstrumentBatch)
+
+
+def touch_message(batch: TouchBatch) -> dict[str, Any]:
+    return {"type": "market.touch", "body": _encoder.encode(batch)}
+
+
+def instrument_message(batch: InstrumentBatch) -> dict[str, Any]:
+    return {"type": "market.instrument", "body": _encoder.encode(batch)}
+
+
+def interest_message(instrument: str) -> dict[str, Any]:
+    """Ask the feeds to publish an instrument for the next `INTEREST_S`, starting with its present state."""
+    return {"type": "market.interest", "instrument": instrument}
+
+
+def read_message(message: dict[str, Any]) -> TouchBatch | InstrumentBatch | None:
+    """Decode a layer message of this module; None for any other."""
+    if message["type"] == "market.touch":
+        return _touch.decode(message["body"])
+    if message["type"] == "market.instrument":
+        return _instrument.decode(message["body"])
+    return None

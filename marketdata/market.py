@@ -1,0 +1,287 @@
+"""One venue across its connections: liveness, duplicates, gaps and what its quotes are worth.
+
+Time enters as arguments: `now_ns` is the monotonic clock of this process, `wall_ns` the
+wall clock; the venue's own clock decides nothing about liveness.
+"""
+
+import enum
+from collections import Counter
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Protocol
+
+from core.candles import trade_time_ns
+from core.events import BookImage, Quote, Trade
+from core.money import DECIMALS
+from marketdata.feed import NS, Disabled, FeedEvent, MarketEvent, QuoteLost
+from marketdata.venue import EngineStatus, PlannedClose
+
+PROBE_AFTER_NS = 2 * NS  # without a frame: ask the venue whether it is there
+DATA_SILENCE_NS = 30 * NS  # without market data on any symbol: stale, whatever else it answers
+USUAL_GAPS = 10  # as many usual gaps without data are a silence too (never sooner than stale_after)
+USUAL_GAP_WEIGHT = 0.01  # of the newest gap in the running mean
+USUAL_GAP_SAMPLES = 100  # frames before the mean means anything
+HISTORIC_TRADE_NS = 60 * NS  # the first print on a connection, if older than this, is history
+ID_RESET_NS = 60 * NS  # a lower trade id with a venue time so much later is a venue that counts anew
+
+
+class State(enum.StrEnum):
+    CONNECTING = "connecting"
+    SYNCING = "syncing"  # connected, waiting for the first fresh quote
+    LIVE = "live"
+    STALE = "stale"
+    HALTED = "halted"  # the venue's engine says that it is not trading
+    DOWN = "down"
+    DISABLED = "disabled"  # carries none of the configured instruments
+
+
+class Sink(Protocol):
+    """Where a venue's news goes; every call is cheap and never fails."""
+
+    def quote(self, venue: str, instrument: str, quote: Quote | None, wall_ns: int) -> None: ...
+
+    def book(self, venue: str, instrument: str, image: BookImage, wall_ns: int) -> None: ...
+
+    def trade(self, venue: str, instrument: str, trade: Trade, time_ns: int) -> None: ...
+
+    def gap(self, venue: str, instrument: str, from_id: int, to_id: int) -> None: ...
+
+    def state(self, venue: str, state: State, reason: str) -> None: ...
+
+
+class VenueMarket:
+    """The state of one venue; feeds call in, news goes to the sink."""
+
+    def __init__(self, venue: str, instruments: Sequence[str], *, stale_after_s: float, sink: Sink) -> None:
+        self.venue = venue
+        self.instruments = tuple(instruments)
+        self.state = State.DOWN
+        self.reason = "not started"
+        self.disabled: dict[str, str] = {}
+        self.counters: Counter[str] = Counter()
+        self.frames = 0
+        self.last_frame_ns: int | None = None
+        self.last_data_ns: int | None = None
+        self.planned_close: str | None = None
+        self._sink = sink
+        self._stale_after_ns = int(stale_after_s * NS)
+        self._quotes: dict[str, Quote] = {}
+        self._trade_ids: dict[str, tuple[int, int]] = {}  # instrument → last id, its venue time
+        self._first_prints: set[str] = set()  # instruments that printed on this connection
+        self._halted = ""
+        self._answer_ns = 0
+        self._connected_ns = 0
+        self._usual_gap_ns = 0.0
+        self._gaps = 0
+        self._checked_ns = 0
+
+    @property
+    def carried(self) -> tuple[str, ...]:
+        return tuple(name for name in self.instruments if name not in self.disabled)
+
+    # -- the connection's life
+
+    def connecting(self) -> None:
+        if self.state not in (State.STALE, State.HALTED):
+            self._become(State.CONNECTING, self.reason)
+
+    def connected(self, now_ns: int) -> None:
+        """A connection is open: from here its silence counts."""
+        self._connected_ns = self._answer_ns = self._checked_ns = now_ns
+        self.last_frame_ns = self.last_data_ns = None
+        self.disabled.clear()  # the new connection finds out for itself
+        self._first_prints.clear()
+        self._usual_gap_ns, self._gaps = 0.0, 0
+        self._become(State.HALTED if self._halted else State.SYNCING, self._halted or "waiting for fresh quotes")
+
+    def replaced(self) -> None:
+        """Another connection took over without a break."""
+        self.planned_close = None
+        self.counters["replacements"] += 1
+        self._first_prints.clear()
+
+    def lost(self, reason: str) -> None:
+        """The connection is gone: its quotes leave the touch at once."""
+        if self.state is State.STALE:
+            self._drop_quotes()
+        else:
+            self._leave(State.DOWN, reason)
+        self.planned_close = None
+
+    # -- frames
+
+    def frame(self, now_ns: int) -> None:
+        """Any frame arrived: the connection is alive."""
+        self.last_frame_ns = now_ns
+        self.frames += 1
+
+    def answered(self, now_ns: int) -> None:
+        """The venue answered a probe outside the frames we read (a WebSocket pong)."""
+        self._answer_ns = now_ns
+
+    def was_suspended(self, now_ns: int) -> bool:
+        """True when this process did not run for so long that what it reads now may be old."""
+        return now_ns - self._checked_ns > self._stale_after_ns
+
+    def take(self, event: FeedEvent, *, now_ns: int, wall_ns: int) -> None:
+        if isinstance(event, MarketEvent):
+            self._data(now_ns)
+            self._take_body(event.instrument, event.body, wall_ns)
+        elif isinstance(event, QuoteLost):
+            self.counters["quotes_lost"] += 1
+            self._drop_quote(event.instrument, wall_ns)
+        elif isinstance(event, Disabled):
+            self._take_disabled(event, wall_ns)
+        elif isinstance(event, EngineStatus):
+            self._take_status(event)
+        else:
+            assert isinstance(event, PlannedClose)
+            self.planned_close = event.reason
+
+    def _data(self, now_ns: int) -> None:
+        if self.last_data_ns is not None:
+            gap = now_ns - self.last_data_ns
+            self._gaps += 1
+            weight = max(USUAL_GAP_WEIGHT, 1 / self._gaps)
+            self._usual_gap_ns += weight * (gap - self._usual_gap_ns)
+        self.last_data_ns = now_ns
+
+    def _take_body(self, instrument: str, body: Quote | Trade | BookImage, wall_ns: int) -> None:
+        if isinstance(body, Quote):
+            self._take_quote(instrument, body, wall_ns)
+        elif isinstance(body, Trade):
+            self._take_trade(instrument, body, wall_ns)
+        elif self.state is State.LIVE:
+            self._sink.book(self.venue, instrument, body, wall_ns)
+
+    def _take_quote(self, instrument: str, quote: Quote, wall_ns: int) -> None:
+        if self._halted or not self._representable(instrument, quote.bid, quote.ask):
+            return
+        last = self._quotes.get(instrument)
+        if last is not None and _is_old(quote, last):
+            self.counters["old_quotes"] += 1
+            return
+        self._quotes[instrument] = quote
+        if self.state is not State.LIVE:
+            self._become(State.LIVE, "")
+        self._sink.quote(self.venue, instrument, quote, wall_ns)
+
+    def _take_trade(self, instrument: str, trade: Trade, wall_ns: int) -> None:
+        if not self._representable(instrument, trade.price):
+            return
+        last = self._trade_ids.get(instrument)
+        first_print = instrument not in self._first_prints
+        self._first_prints.add(instrument)
+        if last is not None:
+            last_id, last_venue_ns = last
+            if trade.last_id <= last_id:
+                if trade.venue_ns < last_venue_ns + ID_RESET_NS:
+                    self.counters["duplicate_trades"] += 1
+                    return
+                self.counters["trade_id_resets"] += 1
+            elif trade.first_id > last_id + 1:
+                self.counters["gaps"] += 1
+                self._sink.gap(self.venue, instrument, last_id + 1, trade.first_id - 1)
+        self._trade_ids[instrument] = (trade.last_id, trade.venue_ns)
+        if trade.snapshot or (first_print and wall_ns - trade.venue_ns > HISTORIC_TRADE_NS):
+            self.counters["historic_trades"] += 1
+            return
+        time_ns, refused = trade_time_ns(venue_ns=trade.venue_ns, received_ns=wall_ns)
+        if refused:
+            self.counters["trade_times_refused"] += 1
+        self.counters["trades"] += 1
+        self._sink.trade(self.venue, instrument, trade, time_ns)
+
+    def _representable(self, instrument: str, *prices: Decimal | None) -> bool:
+        """Refuse an instrument whose prices are finer than the unit that money is kept in."""
+        for price in prices:
+            if price is not None and price < 1 and price != round(price, DECIMALS):  # only small prices are that fine
+                self.disabled.setdefault(instrument, f"its prices are finer than 10^-{DECIMALS}")
+                self.counters["too_fine"] += 1
+                return False
+        return True
+
+    def _take_disabled(self, event: Disabled, wall_ns: int) -> None:
+        if event.reason:
+            self.disabled[event.instrument] = event.reason
+            self._drop_quote(event.instrument, wall_ns)
+            if not self.carried:
+                self._leave(State.DISABLED, "carries none of the configured symbols")
+        else:
+            self.disabled.pop(event.instrument, None)
+            if self.state is State.DISABLED:
+                self._become(State.SYNCING, "waiting for fresh quotes")
+
+    def _take_status(self, status: EngineStatus) -> None:
+        if status.online:
+            was_halted, self._halted = self._halted, ""
+            if was_halted:
+                self._become(State.SYNCING, "waiting for fresh quotes")
+        else:
+            self._halted = status.reason
+            self._leave(State.HALTED, status.reason)
+
+    # -- time
+
+    def should_probe(self, now_ns: int) -> bool:
+        return now_ns - self._alive_ns() >= PROBE_AFTER_NS
+
+    def check(self, now_ns: int) -> str | None:
+        """Return why the connection must be given up, None while it need not be. Call a few times a second.
+
+        A venue that gave no sign of life is stale; so is one that answers probes while its
+        market data, on all symbols, stopped in a way that is not usual for it.
+        """
+        suspended = self.was_suspended(now_ns)
+        self._checked_ns = now_ns
+        reason = "this process was suspended" if suspended else self._silence(now_ns)
+        if reason is not None:
+            self.counters["stale"] += 1
+            self._leave(State.STALE, reason)
+        return reason
+
+    def _silence(self, now_ns: int) -> str | None:
+        silent_ns = now_ns - self._alive_ns()
+        if silent_ns >= self._stale_after_ns:
+            return f"no frame and no answer for {silent_ns / NS:.1f} s"
+        if self.state in (State.HALTED, State.DISABLED):
+            return None
+        data_ns = now_ns - (self.last_data_ns or self._connected_ns)
+        if data_ns >= DATA_SILENCE_NS:
+            return f"no market data for {data_ns / NS:.0f} s"
+        if self._gaps >= USUAL_GAP_SAMPLES and data_ns >= max(USUAL_GAPS * self._usual_gap_ns, self._stale_after_ns):
+            return f"no market data for {data_ns / NS:.1f} s, usually every {self._usual_gap_ns / NS:.3f} s"
+        return None
+
+    def _alive_ns(self) -> int:
+        return max(self.last_frame_ns or self._connected_ns, self._answer_ns)
+
+    # -- transitions
+
+    def _leave(self, state: State, reason: str) -> None:
+        self._drop_quotes()
+        self._become(state, reason)
+
+    def _become(self, state: State, reason: str) -> None:
+        changed, self.state, self.reason = state is not self.state, state, reason
+        if changed:
+            self._sink.state(self.venue, state, reason)
+
+    def _drop_quotes(self) -> None:
+        self._quotes.clear()
+
+    def _drop_quote(self, instrument: str, wall_ns: int) -> None:
+        if self._quotes.pop(instrument, None) is not None:
+            self._sink.quote(self.venue, instrument, None, wall_ns)
+
+
+def _is_old(quote: Quote, last: Quote) -> bool:
+    """Tell by the venue's update id, unless its clock says that the ids were reset.
+
+    An equal id with other sizes is a correction by the checked book and counts as news.
+    """
+    if quote.sequence is None or last.sequence is None or quote.sequence > last.sequence:
+        return False
+    if quote.sequence == last.sequence:
+        return quote == last
+    return quote.venue_ns is None or last.venue_ns is None or quote.venue_ns <= last.venue_ns

@@ -1,0 +1,113 @@
+"""The role "feeds": every venue's connection, the publisher, and the store of closed candles."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import structlog
+from channels.layers import get_channel_layer
+from django.conf import settings
+from django.db import close_old_connections, connections
+
+from core.candles import Candle
+from marketdata import history
+from marketdata.batches import ALL
+from marketdata.connection import VenueWorker
+from marketdata.market import VenueMarket
+from marketdata.publish import Publisher
+from marketdata.simulated import SimulatedVenues
+from marketdata.venues import VENUES
+
+log = structlog.get_logger(__name__)
+
+STORE_INTERVAL_S = 1.0
+PRUNE_INTERVAL_S = 60.0
+CANDLES_WAITING_MAX = 200_000  # while the database is away: over an hour of the default symbols
+
+
+class CandleStore:
+    """Writes closed candles from one thread; the loop never waits for the database."""
+
+    def __init__(self) -> None:
+        self.lost = 0
+        self._waiting: deque[history.Row] = deque()
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="candles")
+
+    def closed(self, venue: str, instrument: str, candles: Sequence[Candle]) -> None:
+        self._waiting.extend((venue, instrument, candle) for candle in candles)
+        while len(self._waiting) > CANDLES_WAITING_MAX:
+            self._waiting.popleft()
+            self.lost += 1
+
+    async def restore(self, publisher: Publisher) -> None:
+        """Give every series what it needs to go on with the candles that were open before a restart."""
+        now_s = time.time()
+        for (venue, instrument), series in publisher.series.items():
+            seconds = await self._in_thread(history.recent_seconds, venue, instrument, now_s)
+            series.restore(seconds, time.time_ns())
+
+    async def run(self) -> None:
+        """Store what closed, once a second, and forget what is too old; on cancellation store the rest."""
+        pruned_s = 0.0
+        try:
+            while True:
+                await asyncio.sleep(STORE_INTERVAL_S)
+                try:
+                    await self._store()
+                    if time.monotonic() - pruned_s > PRUNE_INTERVAL_S:
+                        pruned_s = time.monotonic()
+                        await self._in_thread(history.prune, time.time())
+                except Exception:
+                    log.exception("candles could not be stored; they are kept and tried again", waiting=len(self._waiting))
+        finally:
+            await asyncio.shield(self._store())
+            await self._in_thread(connections.close_all)
+            self._executor.shutdown(wait=False)
+
+    async def _store(self) -> None:
+        rows = list(self._waiting)
+        if rows:
+            await self._in_thread(history.store, rows)
+            for _ in rows:
+                self._waiting.popleft()
+
+    async def _in_thread(self, call, *args):  # type: ignore[no-untyped-def]
+        def run():  # type: ignore[no-untyped-def]
+            close_old_connections()
+            return call(*args)
+
+        return await asyncio.get_running_loop().run_in_executor(self._executor, run)
+
+
+async def run_feeds(source: str, *, simulated: SimulatedVenues | None = None, venues: Sequence[str] | None = None) -> None:
+    """Keep the feeds of the given venues (default: all configured) until cancelled.
+
+    `source` "simulated" starts the built-in venues, unless given, and feeds from them.
+    """
+    instruments = [instrument.name for instrument in settings.CATALOGUE.instruments]
+    names = tuple(venues or settings.VENUES)
+    if source == "simulated" and simulated is None:
+        async with SimulatedVenues(instruments, venues=names, seed=settings.SIMULATED_SEED, rate=settings.SIMULATED_RATE) as started:
+            await _run(source, instruments, names, started.urls)
+    else:
+        await _run(source, instruments, names, simulated.urls if simulated else settings.VENUE_URLS)
+
+
+async def _run(source: str, instruments: Sequence[str], names: Sequence[str], urls: Mapping[str, str]) -> None:
+    layer = get_channel_layer()
+    store = CandleStore()
+    publisher = Publisher(layer, source=source, instruments=instruments, venues=names, closed=store.closed)
+    await store.restore(publisher)
+    workers = []
+    for name in names:
+        market = VenueMarket(name, instruments, stale_after_s=settings.VENUE_STALE_AFTER_S, sink=publisher)
+        publisher.markets[name] = market
+        workers.append(VenueWorker(VENUES[name], urls[name], market))
+    log.info("feeds start", source=source, venues=list(names), instruments=len(instruments), venues_all=ALL)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(publisher.run())
+        group.create_task(store.run())
+        for worker in workers:
+            group.create_task(worker.run())

@@ -1,0 +1,189 @@
+"""Starts the router: the roles asked for, by default all of them in this process."""
+
+import argparse
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import Awaitable
+from typing import Any
+
+import structlog
+import uvicorn
+from django.conf import settings
+from django.core.management import call_command
+from django.core.management.base import BaseCommand, CommandError
+
+from core.errors import DomainError
+from gateway.protocol import RouterWebSocketProtocol
+from marketdata import history
+from marketdata.connection import reachable
+from marketdata.services import current_hub, stop_hub
+from marketdata.worker import run_feeds
+
+log = structlog.get_logger(__name__)
+
+ROLES = ("web", "feeds")
+PROBE_TIMEOUT_S = 10.0
+SHUTDOWN_TIMEOUT_S = 5
+WS_FRAME_MAX = 64 * 1024
+WS_PING_INTERVAL_S = 20.0
+CONNECTIONS_BACKLOG = 2048
+SEND_BUFFER = 256 * 1024  # bytes the kernel keeps for a client that does not read
+USER_TIMEOUT_MS = 10_000  # unacknowledged bytes for so long end a connection (RFC 5482)
+
+SIMULATED_BANNER = """
+  ┌──────────────────────────────────────────────────────────────────────────┐
+  │  THE MARKET IS SIMULATED.  No price shown by this router is real.        │
+  │  {why:<72}│
+  └──────────────────────────────────────────────────────────────────────────┘
+"""
+
+
+class Command(BaseCommand):
+    help = "Run the router. Roles: web (REST and WebSockets) and feeds (the venues); default all, in one process."
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--roles", default=",".join(ROLES), help="which roles run in this process (default: all)")
+        parser.add_argument("--host", default=settings.HOST)
+        parser.add_argument("--port", type=int, default=settings.PORT)
+        parser.add_argument("--venues", default="", help="feeds: only these venues, for feeds split over processes")
+        parser.add_argument("--no-migrate", action="store_true", help="leave the database's tables as they are")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        roles = _choices(options["roles"], ROLES, "role")
+        venues = _choices(options["venues"], tuple(settings.VENUES), "venue") if options["venues"] else None
+        if settings.MARKET_SOURCE == "auto":
+            _restart_with_source(settings.VENUE_URLS)
+        if not options["no_migrate"]:
+            call_command("migrate", interactive=False, verbosity=0)
+        try:
+            history.claim_market(settings.MARKET_SOURCE)
+        except DomainError as error:
+            raise CommandError(error.message) from error
+        if settings.MARKET_SOURCE == "simulated":
+            self.stderr.write(_banner())
+        _run(serve(roles, host=options["host"], port=options["port"], venues=venues))
+
+
+async def serve(roles: tuple[str, ...], *, host: str, port: int, venues: tuple[str, ...] | None = None) -> None:
+    """Run the roles until a signal, or until one of them fails."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(signum, stop.set)
+    tasks: list[asyncio.Task[Any]] = []
+    if "web" in roles:
+        await current_hub()
+        tasks.append(asyncio.create_task(_serve_web(listen(host, port), stop), name="web"))
+    if "feeds" in roles:
+        tasks.append(asyncio.create_task(run_feeds(settings.MARKET_SOURCE, venues=venues), name="feeds"))
+    stopping = asyncio.create_task(stop.wait())
+    done, _ = await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
+    stop.set()
+    failures = [task for task in done if task is not stopping and not task.cancelled() and task.exception()]
+    for task in tasks:
+        if task.get_name() != "web":
+            task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await stop_hub()
+    for task in failures:
+        raise CommandError(f"{task.get_name()} failed: {task.exception()}") from task.exception()
+
+
+async def _serve_web(sock: socket.socket, stop: asyncio.Event) -> None:
+    server = web_server()
+    serving = asyncio.create_task(server.serve(sockets=[sock]))
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
+    server.should_exit = True
+    stopping.cancel()
+    await serving
+
+
+def web_server() -> uvicorn.Server:
+    """Return the public server: limits before parsing, frames without compression, our own signals."""
+    config = uvicorn.Config(
+        "router_project.asgi:application",
+        ws=RouterWebSocketProtocol,
+        ws_max_size=WS_FRAME_MAX,
+        ws_ping_interval=WS_PING_INTERVAL_S,
+        ws_ping_timeout=WS_PING_INTERVAL_S,
+        ws_per_message_deflate=False,
+        http="httptools",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        log_level="warning",  # its handshake lines would hold tokens of ?token=
+        server_header=False,
+        backlog=CONNECTIONS_BACKLOG,
+        timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S,
+    )
+    return _Server(config)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: the command has its own."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Any:
+        yield
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Open the listening socket with the limits that its connections inherit."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+    try:
+        sock.bind((host, port))
+    except OSError as error:
+        sock.close()
+        raise CommandError(f"cannot listen on {host}:{port}: {error.strerror}; set PORT to a free one") from error
+    sock.listen(CONNECTIONS_BACKLOG)
+    sock.setblocking(False)
+    log.info("listening", url=f"http://{host}:{sock.getsockname()[1]}")
+    return sock
+
+
+def _run(main: Awaitable[None]) -> None:
+    with contextlib.suppress(ImportError):
+        import uvloop
+
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(main)  # type: ignore[arg-type]
+        return
+    asyncio.run(main)  # type: ignore[arg-type]
+
+
+def _choices(text: str, known: tuple[str, ...], what: str) -> tuple[str, ...]:
+    chosen = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    unknown = [name for name in chosen if name not in known]
+    if unknown or not chosen:
+        raise CommandError(f"unknown {what} {', '.join(unknown) or text!r}; choose from {', '.join(known)}")
+    return chosen
+
+
+def _restart_with_source(urls: dict[str, str]) -> None:
+    """Find out whether the venues can be reached, then start again with that market for good.
+
+    Settings, database and every later process see a source that never changes.
+    """
+    urls_asked = [urls[name] for name in settings.VENUES]
+    live = asyncio.run(reachable(urls_asked, timeout_s=PROBE_TIMEOUT_S))
+    source = "live" if live else "simulated"
+    environment = {**os.environ, "MARKET_SOURCE": source, "ROUTER_SOURCE_REQUESTED": "auto"}
+    os.execve(sys.executable, [sys.executable, *sys.argv], environment)  # noqa: S606 - ourselves, again
+
+
+def _banner() -> str:
+    if settings.MARKET_SOURCE_REQUESTED == "auto":
+        why = "None of the venues could be reached (MARKET_SOURCE=auto)."
+    else:
+        why = "It was asked for with MARKET_SOURCE=simulated."
+    return SIMULATED_BANNER.format(why=why)
