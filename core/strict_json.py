@@ -195,9 +195,12 @@ def _rarer(value: Any) -> Any:
         return _text(value)
     if isinstance(value, dict):
         return _members(value.items())
-    for base in (int, Decimal, list, tuple):
-        if isinstance(value, base):
-            return _ready(base(value))
+    if isinstance(value, list | tuple):
+        return [_ready(item) for item in value]
+    if isinstance(value, int):
+        return _ready(int(value))
+    if isinstance(value, Decimal):
+        return _ready(Decimal(value))
     raise TypeError(f"no JSON for {type(value).__name__}")
 
 
