@@ -68,7 +68,7 @@ class Catalogue:
             found = self._spellings.get(text.upper()) if text.isascii() else None
             if found is not None:
                 return found
-        raise UnknownSymbol(f"unknown symbol {str(text)[:_INPUT_LENGTH_MAX]!r}; GET /info lists the symbols served here")
+        raise UnknownSymbol(f"unknown symbol {str(text)[:_INPUT_LENGTH_MAX]!r}; GET /info lists those served")
 
 
 def _spellings(asset: str) -> tuple[str, ...]:

@@ -58,23 +58,23 @@ class TouchBoard:
         self._slots: dict[str, Touch] = dict.fromkeys(self._venues, EMPTY)
         self._live: set[str] = set()
 
-    def quote(self, venue: str, quote: QuoteLike | None, received_ns: int) -> bool:
-        """Replace a venue's quote (None empties it) and return whether the touch changed.
+    def quote(self, venue: str, quote: QuoteLike, received_ns: int) -> bool:
+        """Replace a venue's quote and return whether the touch changed.
 
         A quote of a venue that is not live is not taken: it must be told again once it is.
         """
         if venue not in self._live:
             return False
         before = self._slots[venue]
-        bid = _side(before.bid, quote and quote.bid, quote and quote.bid_size, venue, received_ns)
-        ask = _side(before.ask, quote and quote.ask, quote and quote.ask_size, venue, received_ns)
+        bid = _side(before.bid, quote.bid, quote.bid_size, venue, received_ns)
+        ask = _side(before.ask, quote.ask, quote.ask_size, venue, received_ns)
         if bid is before.bid and ask is before.ask:
             return False
         self._slots[venue] = Touch(bid, ask)
         return self._refresh()
 
     def set_live(self, venue: str, live: bool) -> bool:
-        """Let a venue in, empty until its next quote, or take it and its quote out; return whether the touch changed."""
+        """Let a venue in, empty until its next quote, or take it out; return whether the touch changed."""
         if live:
             self._live.add(venue)
             return False
@@ -89,7 +89,7 @@ class TouchBoard:
         return self._slots[venue]
 
     def at_best(self, side: Side) -> list[Best]:
-        """Return every live venue's quote at the best price that an order of this side would take, the shown one first."""
+        """Return the venues' quotes at the best price that an order of this side would take, the shown one first."""
         bests = [slot.ask if side is Side.BUY else slot.bid for slot in self._slots.values()]
         best = self.touch.ask if side is Side.BUY else self.touch.bid
         if best is None:
