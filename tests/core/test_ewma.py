@@ -1,3 +1,4 @@
+import itertools
 import math
 from decimal import Decimal
 
@@ -23,9 +24,7 @@ def test_the_average_equals_the_closed_formula(trades, half_life) -> None:
         times.append(time_ns)
         ewma.update(price, time_ns)
 
-    kept = [0.0] + [
-        2 ** (-(later - earlier) / NS / half_life) for earlier, later in zip(times, times[1:], strict=False)
-    ]
+    kept = [0.0] + [2 ** (-(later - earlier) / NS / half_life) for earlier, later in itertools.pairwise(times)]
     expected = math.fsum(
         float(price) * (1 - kept[index]) * math.prod(kept[index + 1 :]) for index, (price, _) in enumerate(trades)
     )
