@@ -8,10 +8,11 @@ from typing import Any
 from msgspec import Struct
 
 from core import strict_json
+from core.candles import INTERVALS
 from core.errors import DomainError, UnknownSymbol, UnknownVenue
 from core.instruments import Catalogue
 from marketdata.batches import ALL
-from marketdata.frames import INTERVALS, SINGULAR
+from marketdata.frames import SINGULAR
 
 STREAMS = tuple(SINGULAR)
 PLURAL = {singular: stream for stream, singular in SINGULAR.items()}
@@ -74,7 +75,9 @@ def read_command(text: str) -> Command:
     has_id = "id" in body
     command_id = body.get("id")
     if isinstance(command_id, list | dict) or (isinstance(command_id, str) and len(command_id) > ID_LENGTH_MAX):
-        raise CommandError("bad_command", f"id must be a string of up to {ID_LENGTH_MAX} characters, a number, true, false or null")
+        raise CommandError(
+            "bad_command", f"id must be a string of up to {ID_LENGTH_MAX} characters, a number, true, false or null"
+        )
     action = body.get("action")
     command = Command(action if isinstance(action, str) else "", body, has_id, command_id)
     if not isinstance(action, str):

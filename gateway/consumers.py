@@ -8,28 +8,26 @@ from urllib.parse import parse_qs
 
 import msgspec
 import structlog
-from asgiref.sync import sync_to_async
+from accounts.authentication import Identity
 from channels.exceptions import StopConsumer
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.conf import settings
 
-from accounts.authentication import Identity, authenticate_token
 from core import strict_json
-from core.errors import DomainError, Unauthorized, UnknownVenue
+from core.errors import DomainError, NotFound, Unauthorized, UnknownVenue
 from gateway.commands import Command, CommandError, Filter, read_command, read_filter
 from gateway.outbox import Outbox
 from gateway.protocol import SCOPE_EXTENSION, DirectSocket
+from gateway.sessions import authenticate, current_sessions
 from marketdata.batches import ALL
 from marketdata.frames import INTERVAL_NAMES, SINGULAR
-from marketdata.hub import Encoded, TopicKey
+from marketdata.hub import Encoded, Hub, TopicKey
 from marketdata.services import current_hub
 
 log = structlog.get_logger(__name__)
 
 AUTH_FIRST_S = 0.25  # an auth message within this time is answered before anything else
 AUTH_DEADLINE_S = 30.0  # without authentication the socket is closed
-SESSION_CHECK_S = 1.0
-IDENTITY_RECHECK_S = 5.0  # a disabled or deleted user is cut off within this time
 SUBSCRIPTIONS_MAX = 500
 BAD_FRAMES_MAX = 10_000  # a client that sends nothing else is not a client
 
@@ -38,12 +36,12 @@ NO_LAYER = "none"  # consumers have no channel of their own: the hub brings what
 
 
 class _Socket(AsyncWebsocketConsumer):
-    """What both sockets share: an outbox, a clock, and no thread hop per message."""
+    """What the sockets share: an outbox, a place under the sessions' clock, and no thread hop per message."""
 
     channel_layer_alias = NO_LAYER
 
+    identity: Identity | None = None
     outbox: Outbox
-    _clock: asyncio.Task[None] | None = None
 
     async def dispatch(self, message: dict[str, Any]) -> None:
         """Go to the handler directly: nothing here uses the thread's database connection."""
@@ -59,56 +57,47 @@ class _Socket(AsyncWebsocketConsumer):
     async def open(self) -> None:
         await self.accept()
         direct = self.scope.get("extensions", {}).get(SCOPE_EXTENSION)
-        self.outbox = Outbox(self.base_send, direct if isinstance(direct, DirectSocket) else None, self.give_up)
-        self._clock = asyncio.create_task(self._tick())
+        self.outbox = Outbox(self.base_send, direct if isinstance(direct, DirectSocket) else None, self.leave_all)
+        current_sessions().add(self)
 
     async def take(self, message: dict[str, Any]) -> None:
         raise NotImplementedError
 
-    async def each_second(self) -> None:
-        """Hook of the session's clock."""
+    def leave_all(self) -> None:
+        """Leave every stream: the socket is going, or its client is too slow to be told anything."""
+
+    async def check(self, now_s: float) -> None:
+        self.outbox.check(now_s)
+
+    async def cut_off(self) -> None:
+        await self.refuse(Unauthorized("this account was disabled or its password changed; log in again"))
 
     async def end(self) -> None:
-        if self._clock is not None:
-            self._clock.cancel()
-            self._clock = None
-            await self.outbox.close()
-
-    def give_up(self) -> None:
-        """The client is too slow: forget it now, its transport is being cut."""
-
-    async def _tick(self) -> None:
-        while True:
-            await asyncio.sleep(SESSION_CHECK_S)
-            try:
-                self.outbox.check(time.monotonic())
-                await self.each_second()
-            except Exception:
-                log.exception("a session's clock failed")
+        current_sessions().discard(self)
+        self.leave_all()
+        await self.outbox.close()
 
     def say(self, message: dict[str, Any]) -> None:
         self.outbox.push(Encoded(strict_json.dumps(message)), None)
 
-    async def refuse(self, error: DomainError, code: int) -> None:
-        """Tell why, then close."""
-        self.say({"type": "error", "code": error.code, "message": error.message})
-        await self.outbox.flush()
-        await self.close(code)
+    async def refuse(self, error: DomainError, reply: dict[str, Any] | None = None) -> None:
+        """Tell why, then close; nothing else is told in between."""
+        self.leave_all()
+        self.say(reply or {"type": "error", "code": error.code, "message": error.message})
+        await self.outbox.finish()
+        await self.close(CLOSE_POLICY)
 
 
 class ClientSocket(_Socket):
     """One client's session on /ws."""
 
-    identity: Identity | None = None
-
     async def connect(self) -> None:
-        await self.open()
-        self.hub = await current_hub()
         self._subscriptions: dict[tuple[Any, ...], tuple[TopicKey, Filter]] = {}
-        self._opened_s = self._checked_s = time.monotonic()
-        self._token = ""
+        self._opened_s = time.monotonic()
         self._greeting: asyncio.TimerHandle | None = None
         self._bad_frames = 0
+        await self.open()
+        self.hub = await current_hub()
         credential = self._credential()
         if credential is None:
             loop = asyncio.get_running_loop()
@@ -117,7 +106,7 @@ class ClientSocket(_Socket):
         try:
             await self._identify(credential)
         except Unauthorized as error:
-            await self.refuse(error, CLOSE_POLICY)
+            await self.refuse(error)
         else:
             self._greet()
 
@@ -131,7 +120,9 @@ class ClientSocket(_Socket):
             if self.identity is None and command.action != "auth":
                 self._require_identity(command)
             if action is None:
-                raise command.error("unknown_action", f"unknown action; choose one of {', '.join(sorted(self.ACTIONS))}")
+                raise command.error(
+                    "unknown_action", f"unknown action; choose one of {', '.join(sorted(self.ACTIONS))}"
+                )
             await action(self, command)
         except CommandError as error:
             self._answer_error(error)
@@ -142,32 +133,18 @@ class ClientSocket(_Socket):
             log.exception("a client's frame failed")
             self._answer_error(CommandError("internal", "the server failed on this frame; it was noted"))
 
-    def give_up(self) -> None:
-        self._leave_all()
-
     async def end(self) -> None:
-        if self._greeting is not None:
-            self._greeting.cancel()
-        self._leave_all()
+        self._cancel_greeting()
         await super().end()
 
-    async def each_second(self) -> None:
-        """Hold the session to its credentials: the deadline, the token's end, the user's being."""
-        now_s = time.monotonic()
+    async def check(self, now_s: float) -> None:
+        """Hold the session to its credentials too: the deadline, and the token's end."""
+        await super().check(now_s)
         if self.identity is None:
             if now_s - self._opened_s > AUTH_DEADLINE_S and not settings.WS_ANONYMOUS_MARKET_DATA:
-                await self.refuse(Unauthorized("not authenticated in time"), CLOSE_POLICY)
-            return
-        if time.time() >= self.identity.expires_at:
-            self._leave_all()
-            await self.refuse(Unauthorized("the access token has expired; log in again"), CLOSE_POLICY)
-        elif now_s - self._checked_s > IDENTITY_RECHECK_S:
-            self._checked_s = now_s
-            try:
-                await _authenticate(self._token)
-            except Unauthorized as error:
-                self._leave_all()
-                await self.refuse(error, CLOSE_POLICY)
+                await self.refuse(Unauthorized("not authenticated in time"))
+        elif time.time() >= self.identity.expires_at:
+            await self.refuse(Unauthorized("the access token has expired; log in again"))
 
     # -- credentials
 
@@ -183,10 +160,10 @@ class ClientSocket(_Socket):
         return None
 
     async def _identify(self, token: str) -> Identity:
-        identity = await _authenticate(token)
+        identity: Identity = await authenticate(token)
         if self.identity is not None and identity.user_id != self.identity.user_id:
             raise Unauthorized("this socket belongs to another user; open a new one")
-        self.identity, self._token = identity, token
+        self.identity = identity
         return identity
 
     def _greet(self) -> None:
@@ -219,9 +196,7 @@ class ClientSocket(_Socket):
             identity = await self._identify(token)
         except Unauthorized as error:
             self._cancel_greeting()
-            self._answer_error(command.error(error.code, error.message))
-            await self.outbox.flush()
-            await self.close(CLOSE_POLICY)
+            await self.refuse(error, _error_message(command.error(error.code, error.message)))
             return
         self._cancel_greeting()
         self._answer(command, {"type": "auth", "status": "ok", "username": identity.username})
@@ -278,7 +253,7 @@ class ClientSocket(_Socket):
         "ping": _ping,
     }
 
-    def _leave_all(self) -> None:
+    def leave_all(self) -> None:
         for key, _ in self._subscriptions.values():
             self.hub.leave(self.outbox, key)
         self._subscriptions.clear()
@@ -291,10 +266,7 @@ class ClientSocket(_Socket):
         self.say(message)
 
     def _answer_error(self, error: CommandError) -> None:
-        message: dict[str, Any] = {"type": "error", "code": error.code, "message": error.message}
-        if error.has_id:
-            message["id"] = error.reply_to
-        self.say(message)
+        self.say(_error_message(error))
 
 
 ANONYMOUS_ACTIONS = frozenset({"subscribe", "unsubscribe", "list", "ping"})
@@ -303,26 +275,25 @@ ANONYMOUS_ACTIONS = frozenset({"subscribe", "unsubscribe", "list", "ping"})
 class BooksSocket(_Socket):
     """The public book images: /ws/orderbook and /ws/orderbook/{exchange}, one a second."""
 
+    _hub: Hub | None = None
+
     async def connect(self) -> None:
         await self.open()
-        self.hub = await current_hub()
         self._venue = self.scope["url_route"]["kwargs"].get("exchange", ALL).lower()
         if self._venue not in (ALL, *settings.VENUES):
             names = ", ".join(settings.VENUES)
-            await self.refuse(UnknownVenue(f"unknown exchange; choose one of {names}"), CLOSE_POLICY)
+            await self.refuse(UnknownVenue(f"unknown exchange; choose one of {names}"))
             return
-        self.hub.join_books(self.outbox, self._venue)
+        self._hub = await current_hub()
+        self._hub.join_books(self.outbox, self._venue)
 
     async def take(self, message: dict[str, Any]) -> None:
         """Nothing is asked of this socket: what a client says is answered once per frame."""
         self.say({"type": "error", "code": "read_only", "message": "this socket only sends; commands go to /ws"})
 
-    def give_up(self) -> None:
-        self.hub.leave_books(self.outbox, self._venue)
-
-    async def end(self) -> None:
-        self.hub.leave_books(self.outbox, self._venue)
-        await super().end()
+    def leave_all(self) -> None:
+        if self._hub is not None:
+            self._hub.leave_books(self.outbox, self._venue)
 
 
 class UnknownSocket(_Socket):
@@ -330,15 +301,17 @@ class UnknownSocket(_Socket):
 
     async def connect(self) -> None:
         await self.open()
-        self.say({"type": "error", "code": "not_found", "message": "no such socket; connect to /ws or /ws/orderbook"})
-        await self.outbox.flush()
-        await self.close(CLOSE_POLICY)
+        await self.refuse(NotFound("no such socket; connect to /ws or /ws/orderbook"))
 
     async def take(self, message: dict[str, Any]) -> None:
         return
 
 
-_authenticate = sync_to_async(authenticate_token, thread_sensitive=False)
+def _error_message(error: CommandError) -> dict[str, Any]:
+    message: dict[str, Any] = {"type": "error", "code": error.code, "message": error.message}
+    if error.has_id:
+        message["id"] = error.reply_to
+    return message
 
 
 def _identity_of(chosen: Filter) -> tuple[Any, ...]:

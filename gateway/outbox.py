@@ -7,6 +7,7 @@ the rest, and is ended when it has not read for `STALLED_AFTER_S`.
 """
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -21,6 +22,7 @@ log = structlog.get_logger(__name__)
 
 QUEUE_MAX = 2_000  # frames that must not be conflated, waiting for one client
 STALLED_AFTER_S = 10.0  # without a byte taken by the client
+FINISH_S = 1.0  # for the last words to a client that reads slowly
 SLOW_CONSUMER = Encoded(
     b'{"type":"error","code":"slow_consumer","message":"this client reads too slowly; reconnect and read faster, '
     b'or subscribe to less"}'
@@ -82,15 +84,20 @@ class Outbox:
         self._latest.clear()
         if self._direct is not None:
             self._direct.on_writable = None
-        if self._pump_task is not None:
-            self._pump_task.cancel()
-            await asyncio.gather(self._pump_task, return_exceptions=True)
+        await self._stop_pump()
 
-    async def flush(self) -> None:
-        """Wait until what was pushed so far is on its way; used before a close that the client must understand."""
-        if self._direct is None:
-            while not self._closed and (self._queue or self._latest):
-                await asyncio.sleep(0)
+    async def finish(self) -> None:
+        """Send what waits and take no more: a close follows that the client must understand."""
+        self._closed = True
+        if self._direct is not None:
+            while (frame := self._next()) is not None:
+                self._direct.write(frame_text(frame))
+        else:
+            await self._stop_pump()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(FINISH_S):
+                    while (frame := self._next()) is not None:
+                        await self._send({"type": "websocket.send", "text": frame.text.decode()})
 
     def _next(self) -> Encoded | None:
         if self._queue:
@@ -120,6 +127,11 @@ class Outbox:
                 self._blocked_since_s = time.monotonic()
                 await self._send({"type": "websocket.send", "text": frame.text.decode()})
             self._blocked_since_s = None
+
+    async def _stop_pump(self) -> None:
+        if self._pump_task is not None:
+            self._pump_task.cancel()
+            await asyncio.gather(self._pump_task, return_exceptions=True)
 
     def _too_slow(self, why: str) -> None:
         self._closed = True

@@ -14,7 +14,7 @@ from websockets.http11 import Request
 from marketdata.hub import Encoded
 
 SCOPE_EXTENSION = "router.direct"
-WRITE_BUFFER_MAX = 256 * 1024  # bytes waiting in this process for one client
+WRITE_BUFFER_MAX = 64 * 1024  # bytes waiting in this process for one client
 ABORT_AFTER_S = 2.0  # a close that the client does not take is cut off
 
 _TEXT_FIN = 0x81
@@ -38,7 +38,7 @@ def frame_text(encoded: Encoded) -> bytes:
 class DirectSocket:
     """One connection as the outbox sees it."""
 
-    __slots__ = ("_protocol", "on_writable", "write", "writable")
+    __slots__ = ("_protocol", "on_writable", "writable", "write")
 
     def __init__(self, protocol: "RouterWebSocketProtocol") -> None:
         self._protocol = protocol

@@ -38,6 +38,7 @@ HELD_EVENTS_MAX = 100_000  # of a fresh connection that has not taken over yet
 READ_BURST_MAX = 200  # frames read before others get their turn
 BLOCKED_STATUSES = (403, 451)
 
+
 class VenueWorker:
     """Keeps one venue's feed alive until cancelled."""
 
@@ -61,7 +62,9 @@ class VenueWorker:
                 if not isinstance(error, OSError | InvalidHandshake | ConnectionClosed | TimeoutError | _GivenUp):
                     log.exception("venue connection failed", venue=self.venue.name)
             wait = self._backoff()
-            log.warning("venue disconnected", venue=self.venue.name, reason=self.market.reason, retry_in_s=round(wait, 1))
+            log.warning(
+                "venue disconnected", venue=self.venue.name, reason=self.market.reason, retry_in_s=round(wait, 1)
+            )
             await asyncio.sleep(wait)
             self.reconnects += 1
             self._failures += 1
@@ -155,8 +158,10 @@ class VenueWorker:
         ceiling = min(BACKOFF_FIRST_S * 2**self._failures, BACKOFF_MAX_S)
         return ceiling * random.uniform(0.5, 1.0)  # noqa: S311 - spreads retries, hides nothing
 
+
 class _GivenUp(Exception):
     """We end the connection ourselves, or noticed that it ended."""
+
 
 class _Connection:
     """One open socket: a task that reads and one that sends at the venue's pace."""
@@ -268,15 +273,18 @@ class _Connection:
                     await asyncio.sleep(self.session.venue.send_interval_s)
                 self._has_outgoing.clear()
 
+
 def _rotation_ns(venue: Venue) -> float:
     if venue.rotate_after_s is None:
         return float("inf")
     return venue.rotate_after_s * NS * (1 - random.uniform(0, ROTATION_JITTER))  # noqa: S311
 
+
 def _describe(error: BaseException) -> str:
     if isinstance(error, InvalidStatus) and error.response.status_code in BLOCKED_STATUSES:
         return f"the venue refuses connections from this address (HTTP {error.response.status_code})"
     return str(error) or type(error).__name__
+
 
 def _proxy(url: str) -> Literal[True] | None:
     """Take the environment's proxy, except for this machine's own addresses."""
@@ -305,4 +313,3 @@ async def reachable(urls: Sequence[str], *, timeout_s: float) -> bool:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
     return False
-

@@ -5,12 +5,11 @@ from decimal import Decimal
 
 import msgspec
 
-from core.candles import Candle
+from core.candles import INTERVALS, Candle
 from core.events import Level
 from core.touch import Best, Touch
 from marketdata.batches import ALL, Gap, TradePrint
 
-INTERVALS = {"1s": 1, "10s": 10, "1m": 60, "5m": 300}
 INTERVAL_NAMES = {seconds: name for name, seconds in INTERVALS.items()}
 SINGULAR = {"best_touch": "best_touch", "trades": "trade", "klines": "kline", "ewma": "ewma", "orderbook": "orderbook"}
 
@@ -116,8 +115,7 @@ def venue_frame(venue: str, state: str, reason: str) -> bytes:
 
 def gap_frame(symbol: str, gap: Gap) -> bytes:
     return (
-        f'{{"type":"gap","exchange":"{gap.venue}","symbol":"{symbol}",'
-        f'"from_id":{gap.from_id},"to_id":{gap.to_id}}}'
+        f'{{"type":"gap","exchange":"{gap.venue}","symbol":"{symbol}","from_id":{gap.from_id},"to_id":{gap.to_id}}}'
     ).encode()
 
 

@@ -10,8 +10,8 @@ from core.errors import DomainError
 from core.money import from_units, plain, to_units
 from marketdata.models import Market, StoredCandle
 
-WINDOW_S = max(INTERVALS.values())  # what a restart needs to go on with its open candles
-RETENTION_S = {1: 2 * 86_400, 10: 14 * 86_400}  # longer intervals are kept for ever
+WINDOW_S = max(INTERVALS.values())
+RETENTION_S = {1: 6 * 3_600, 10: 3 * 86_400}  # longer intervals are kept for ever
 PRUNE_ROWS_MAX = 20_000  # deleted in one transaction
 WRITE_ROWS_MAX = 500
 
@@ -62,12 +62,13 @@ def store(rows: Iterable[Row]) -> int:
 
 
 def recent_seconds(venue: str, instrument: str, now_s: float) -> list[Candle]:
-    """Return the stored 1 s candles of the running five-minute window and the last before it, oldest first."""
-    start = int(now_s) // WINDOW_S * WINDOW_S
+    """Return the newest stored 1 s candles: those of the longest interval around the last one, oldest first."""
     rows = StoredCandle.objects.filter(venue=venue, instrument=instrument, interval=1)
-    last = rows.filter(open_time__lt=start).order_by("-open_time").first()
-    window = list(rows.filter(open_time__gte=start).order_by("open_time"))
-    return [read(row) for row in ([last] if last else []) + window]
+    last = rows.filter(open_time__lte=int(now_s)).order_by("-open_time").first()
+    if last is None:
+        return []
+    start = last.open_time // WINDOW_S * WINDOW_S
+    return [read(row) for row in rows.filter(open_time__gte=start, open_time__lte=last.open_time).order_by("open_time")]
 
 
 def page(
@@ -90,7 +91,9 @@ def prune(now_s: float) -> int:
     deleted = 0
     for interval, kept_s in RETENTION_S.items():
         old = StoredCandle.objects.filter(interval=interval, open_time__lt=int(now_s - kept_s))
-        deleted += StoredCandle.objects.filter(pk__in=list(old.values_list("pk", flat=True)[:PRUNE_ROWS_MAX])).delete()[0]
+        deleted += StoredCandle.objects.filter(pk__in=list(old.values_list("pk", flat=True)[:PRUNE_ROWS_MAX])).delete()[
+            0
+        ]
     return deleted
 
 

@@ -15,8 +15,8 @@ import structlog
 from channels.layers import BaseChannelLayer
 
 from core.candles import Candle
-from core.ewma import Ewma
 from core.events import Level
+from core.ewma import Ewma
 from core.instruments import Instrument
 from core.touch import Touch, TouchBoard
 from marketdata import frames
@@ -73,9 +73,13 @@ class TopicKey(NamedTuple):
 
 
 class Subscriber(Protocol):
-    """A socket's outbox. `latest` names the value that the frame replaces; None queues it."""
+    """A socket's outbox."""
 
-    def push(self, frame: Encoded, latest: TopicKey | None) -> None: ...
+    def push(self, frame: Encoded, latest: TopicKey | None) -> None:
+        """Send a frame. `latest` names the value that it replaces; None queues it."""
+
+    def forget(self, latest: TopicKey) -> None:
+        """Drop a value that waits to be sent."""
 
 
 class _Topic:
@@ -93,9 +97,13 @@ class _Topic:
 
     def send(self, data: str, now_ns: int, *, conflate: bool) -> None:
         frame = Encoded(frames.data_frame(self.kind, self.name, now_ns, data))
-        latest = self.key if conflate else None
+        if conflate:
+            for subscriber in self.subscribers:
+                subscriber.push(frame, self.key)
+            return
         for subscriber in self.subscribers:
-            subscriber.push(frame, latest)
+            subscriber.forget(self.key)  # a running candle must not follow the closed one
+            subscriber.push(frame, None)
 
 
 class _Interest:
@@ -181,7 +189,9 @@ class Hub:
         return interest
 
     def _live_books(self, interest: _Interest) -> dict[str, BookUpdate]:
-        return {venue: interest.books[venue] for venue in self.venues if venue in interest.books and self.is_live(venue)}
+        return {
+            venue: interest.books[venue] for venue in self.venues if venue in interest.books and self.is_live(venue)
+        }
 
     # -- subscriptions
 

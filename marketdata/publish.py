@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 import structlog
 from channels.layers import BaseChannelLayer
 
-from core.candles import Candle, CandleSeries
+from core.candles import GRACE_NS, Candle, CandleSeries
 from core.events import BookImage, Quote, Trade
 from marketdata.batches import (
     ALL,
@@ -94,6 +94,8 @@ class Publisher:
         self._sequence = 0
         self._news = asyncio.Event()
         self._rates: dict[str, tuple[float, int, float]] = {}  # venue → when counted, frames then, frames/s
+        for series in self.series.values():
+            series.observe(False)
 
     # -- the sink
 
@@ -125,8 +127,15 @@ class Publisher:
         if pending.wanted_until_s:
             pending.trades.append(
                 TradePrint(
-                    venue, trade.trade_id, trade.first_id, trade.last_id, trade.price, trade.size, trade.side,
-                    time_ns, trade.venue_ns,
+                    venue,
+                    trade.trade_id,
+                    trade.first_id,
+                    trade.last_id,
+                    trade.price,
+                    trade.size,
+                    trade.side,
+                    time_ns,
+                    trade.venue_ns,
                 )  # fmt: skip
             )
             self._dirty.add(instrument)
@@ -148,9 +157,19 @@ class Publisher:
             for key in [key for key in self._books if key[0] == venue]:
                 del self._books[key]
                 self._pending[key[1]].books.pop(venue, None)
+        self._observe(venue, state)
         log.info("venue state", venue=venue, state=state.value, reason=reason)
         self._states_changed = True
         self._news.set()
+
+    def _observe(self, venue: str, state: State) -> None:
+        """Candles of a time in which trades could not arrive are partial, the venue's and those over all."""
+        all_live = all(market.state in (State.LIVE, State.DISABLED) for market in self.markets.values())
+        for (name, _), series in self.series.items():
+            if name == venue:
+                series.observe(state is State.LIVE)
+            elif name == ALL:
+                series.observe(all_live)
 
     # -- the loops
 
@@ -245,15 +264,15 @@ class Publisher:
         await self._send_touch(list(self._slots.values()), self._statuses(), heartbeat=True)
 
     def _tick_candles(self, wall_ns: int) -> None:
-        """Close what is due; once a second tell the running candles of the instruments in demand."""
-        second_began = wall_ns % NS < NS // CANDLE_TICKS_PER_S
+        """Close what is due; when a second closed, tell the running candles of the instruments in demand too."""
+        second_closed = GRACE_NS <= wall_ns % NS < GRACE_NS + NS // CANDLE_TICKS_PER_S
         for (venue, instrument), series in self.series.items():
             closed = series.advance(wall_ns)
             if closed:
                 self._closed(venue, instrument, closed)
             pending = self._pending[instrument]
             if pending.wanted_until_s:
-                news = [*closed, *series.current(wall_ns)] if second_began else closed
+                news = [*closed, *series.current(wall_ns)] if second_closed else closed
                 if news:
                     pending.candles.extend(CandleUpdate(venue, candle) for candle in news)
                     self._dirty.add(instrument)

@@ -13,7 +13,6 @@ from django.db import close_old_connections, connections
 
 from core.candles import Candle
 from marketdata import history
-from marketdata.batches import ALL
 from marketdata.connection import VenueWorker
 from marketdata.market import VenueMarket
 from marketdata.publish import Publisher
@@ -46,7 +45,7 @@ class CandleStore:
         now_s = time.time()
         for (venue, instrument), series in publisher.series.items():
             seconds = await self._in_thread(history.recent_seconds, venue, instrument, now_s)
-            series.restore(seconds, time.time_ns())
+            self.closed(venue, instrument, series.restore(seconds, time.time_ns()))
 
     async def run(self) -> None:
         """Store what closed, once a second, and forget what is too old; on cancellation store the rest."""
@@ -60,7 +59,9 @@ class CandleStore:
                         pruned_s = time.monotonic()
                         await self._in_thread(history.prune, time.time())
                 except Exception:
-                    log.exception("candles could not be stored; they are kept and tried again", waiting=len(self._waiting))
+                    log.exception(
+                        "candles could not be stored; they are kept and tried again", waiting=len(self._waiting)
+                    )
         finally:
             await asyncio.shield(self._store())
             await self._in_thread(connections.close_all)
@@ -81,31 +82,34 @@ class CandleStore:
         return await asyncio.get_running_loop().run_in_executor(self._executor, run)
 
 
-async def run_feeds(source: str, *, simulated: SimulatedVenues | None = None, venues: Sequence[str] | None = None) -> None:
-    """Keep the feeds of the given venues (default: all configured) until cancelled.
-
-    `source` "simulated" starts the built-in venues, unless given, and feeds from them.
-    """
+async def run_feeds(source: str) -> None:
+    """Keep the feeds of all configured venues until cancelled; "simulated" starts the built-in ones and feeds from them."""
     instruments = [instrument.name for instrument in settings.CATALOGUE.instruments]
-    names = tuple(venues or settings.VENUES)
-    if source == "simulated" and simulated is None:
-        async with SimulatedVenues(instruments, venues=names, seed=settings.SIMULATED_SEED, rate=settings.SIMULATED_RATE) as started:
-            await _run(source, instruments, names, started.urls)
+    if source == "simulated":
+        simulated = SimulatedVenues(
+            instruments, venues=settings.VENUES, seed=settings.SIMULATED_SEED, rate=settings.SIMULATED_RATE
+        )
+        async with simulated:
+            await feed_from(simulated.urls, source=source)
     else:
-        await _run(source, instruments, names, simulated.urls if simulated else settings.VENUE_URLS)
+        await feed_from(settings.VENUE_URLS, source=source)
 
 
-async def _run(source: str, instruments: Sequence[str], names: Sequence[str], urls: Mapping[str, str]) -> None:
+async def feed_from(urls: Mapping[str, str], *, source: str) -> None:
+    """Keep the feeds from these addresses (venue → WebSocket URL) until cancelled."""
+    instruments = [instrument.name for instrument in settings.CATALOGUE.instruments]
     layer = get_channel_layer()
     store = CandleStore()
-    publisher = Publisher(layer, source=source, instruments=instruments, venues=names, closed=store.closed)
+    publisher = Publisher(
+        layer, source=source, instruments=instruments, venues=tuple(settings.VENUES), closed=store.closed
+    )
     await store.restore(publisher)
     workers = []
-    for name in names:
+    for name in settings.VENUES:
         market = VenueMarket(name, instruments, stale_after_s=settings.VENUE_STALE_AFTER_S, sink=publisher)
         publisher.markets[name] = market
         workers.append(VenueWorker(VENUES[name], urls[name], market))
-    log.info("feeds start", source=source, venues=list(names), instruments=len(instruments), venues_all=ALL)
+    log.info("feeds start", source=source, venues=list(settings.VENUES), instruments=len(instruments))
     async with asyncio.TaskGroup() as group:
         group.create_task(publisher.run())
         group.create_task(store.run())

@@ -31,7 +31,7 @@ SHUTDOWN_TIMEOUT_S = 5
 WS_FRAME_MAX = 64 * 1024
 WS_PING_INTERVAL_S = 20.0
 CONNECTIONS_BACKLOG = 2048
-SEND_BUFFER = 256 * 1024  # bytes the kernel keeps for a client that does not read
+SEND_BUFFER = 128 * 1024  # bytes the kernel keeps for a client that does not read
 USER_TIMEOUT_MS = 10_000  # unacknowledged bytes for so long end a connection (RFC 5482)
 
 SIMULATED_BANNER = """
@@ -49,12 +49,10 @@ class Command(BaseCommand):
         parser.add_argument("--roles", default=",".join(ROLES), help="which roles run in this process (default: all)")
         parser.add_argument("--host", default=settings.HOST)
         parser.add_argument("--port", type=int, default=settings.PORT)
-        parser.add_argument("--venues", default="", help="feeds: only these venues, for feeds split over processes")
         parser.add_argument("--no-migrate", action="store_true", help="leave the database's tables as they are")
 
     def handle(self, *args: Any, **options: Any) -> None:
         roles = _choices(options["roles"], ROLES, "role")
-        venues = _choices(options["venues"], tuple(settings.VENUES), "venue") if options["venues"] else None
         if settings.MARKET_SOURCE == "auto":
             _restart_with_source(settings.VENUE_URLS)
         if not options["no_migrate"]:
@@ -65,10 +63,10 @@ class Command(BaseCommand):
             raise CommandError(error.message) from error
         if settings.MARKET_SOURCE == "simulated":
             self.stderr.write(_banner())
-        _run(serve(roles, host=options["host"], port=options["port"], venues=venues))
+        _run(serve(roles, host=options["host"], port=options["port"]))
 
 
-async def serve(roles: tuple[str, ...], *, host: str, port: int, venues: tuple[str, ...] | None = None) -> None:
+async def serve(roles: tuple[str, ...], *, host: str, port: int) -> None:
     """Run the roles until a signal, or until one of them fails."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -79,7 +77,7 @@ async def serve(roles: tuple[str, ...], *, host: str, port: int, venues: tuple[s
         await current_hub()
         tasks.append(asyncio.create_task(_serve_web(listen(host, port), stop), name="web"))
     if "feeds" in roles:
-        tasks.append(asyncio.create_task(run_feeds(settings.MARKET_SOURCE, venues=venues), name="feeds"))
+        tasks.append(asyncio.create_task(run_feeds(settings.MARKET_SOURCE), name="feeds"))
     stopping = asyncio.create_task(stop.wait())
     done, _ = await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
     stop.set()
