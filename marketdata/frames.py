@@ -45,7 +45,10 @@ def topic(stream: str, symbol: str, venue: str, interval: int | None = None) -> 
 
 def _side(name: str, best: Best | None) -> str:
     if best is None:
-        return f'"best_{name}":null,"best_{name}_qty":null,"best_{name}_exchange":null,"{name}_price":null,"{name}_exchange":null'
+        return (
+            f'"best_{name}":null,"best_{name}_qty":null,"best_{name}_exchange":null,'
+            f'"{name}_price":null,"{name}_exchange":null'
+        )
     price, venue = number(best.price), quoted(best.venue)
     return (
         f'"best_{name}":{price},"best_{name}_qty":{number(best.size)},"best_{name}_exchange":{venue},'

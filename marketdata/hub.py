@@ -6,6 +6,7 @@ waits for a client.
 """
 
 import asyncio
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -278,10 +279,8 @@ class Hub:
 
     async def _interest_loop(self) -> None:
         while True:
-            try:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._interest_changed.wait(), WATCH_INTERVAL_S)
-            except TimeoutError:
-                pass
             self._interest_changed.clear()
             try:
                 if self._channel:

@@ -136,7 +136,7 @@ class Publisher:
                     trade.side,
                     time_ns,
                     trade.venue_ns,
-                )  # fmt: skip
+                )
             )
             self._dirty.add(instrument)
             self._news.set()

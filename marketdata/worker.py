@@ -83,7 +83,7 @@ class CandleStore:
 
 
 async def run_feeds(source: str) -> None:
-    """Keep the feeds of all configured venues until cancelled; "simulated" starts the built-in ones and feeds from them."""
+    """Keep the feeds of all configured venues until cancelled; for "simulated", of the built-in ones."""
     instruments = [instrument.name for instrument in settings.CATALOGUE.instruments]
     if source == "simulated":
         simulated = SimulatedVenues(
