@@ -5,10 +5,12 @@ import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Context, Decimal, Inexact, InvalidOperation, Overflow, Subnormal
+from operator import ge, le
 from typing import Annotated, ParamSpec, TypeVar
 
 from msgspec import Meta
 
+from core.events import Level, Side
 from marketdata.venue import Unreadable
 
 DIGITS_MAX = 36  # of one number
@@ -71,8 +73,16 @@ def positive_number(value: Decimal) -> Decimal:
 
 
 def size_number(value: Decimal) -> Decimal:
-    """Read a size that may be zero, which deletes a level."""
+    """Read a size that may be zero, which deletes a level. JSON numbers again."""
     return positive_number(value) if value else _ZERO
+
+
+def best_first(levels: list[Level], *, side: Side) -> tuple[Level, ...]:
+    """Return the levels of an image, having made sure that they are in order, each price once."""
+    prices = [price for price, _ in levels]
+    if any(map(ge if side is Side.SELL else le, prices, prices[1:])):
+        raise Unreadable("levels out of order")
+    return tuple(levels)
 
 
 def epoch_ns(value: int) -> int:

@@ -1,0 +1,227 @@
+"""Binance spot: combined streams of bookTicker, depth20@100ms and trade.
+
+The touch carries no time, only the book's update id. Depth is a full image each time. A
+subscription to a symbol that does not exist is usually acknowledged and then silent.
+"""
+
+import functools
+import re
+from collections.abc import Iterable, Sequence
+
+import msgspec
+from msgspec import Raw, Struct, field
+
+from core.events import BookImage, Channel, Level, Quote, Side, Trade
+from marketdata.venue import (
+    Accepted,
+    Data,
+    Ignored,
+    Message,
+    PlannedClose,
+    Rejected,
+    Request,
+    Topic,
+    Unreadable,
+    Venue,
+)
+from marketdata.wire import Id, best_first, epoch_ns, positive, reads
+
+PARAMS_MAX = 100  # streams in one SUBSCRIBE
+ROTATE_AFTER_S = 23 * 3600.0  # the venue cuts at 24 h
+
+_STREAMS = {Channel.TOUCH: "bookTicker", Channel.DEPTH: "depth20@100ms", Channel.TRADES: "trade"}
+_CHANNELS = {stream: channel for channel, stream in _STREAMS.items()} | {"depth20": Channel.DEPTH}
+_UNUSED = frozenset(
+    {
+        "aggTrade",
+        "avgPrice",
+        "blockTrade",
+        "bookTicker",
+        "depth",
+        "depth5",
+        "depth10",
+        "kline",
+        "miniTicker",
+        "referencePrice",
+        "ticker",
+        "trade",
+    }
+)
+_SHUTDOWN = "serverShutdown"
+_NAMED_STREAM = re.compile(r"\b([a-z0-9]{2,32})@", re.ASCII)
+
+
+class _Error(Struct):
+    code: int = 0
+    msg: str = ""
+
+
+class _Frame(Struct):
+    stream: str = ""
+    data: Raw = Raw()
+    result: Raw = Raw()
+    error: _Error | None = None
+    code: int | None = None
+    msg: str = ""
+    id: int | str | None = None
+    event: str = field(name="e", default="")
+
+
+class _BookTicker(Struct):
+    update_id: Id = field(name="u")
+    bid: str = field(name="b")
+    bid_size: str = field(name="B")
+    ask: str = field(name="a")
+    ask_size: str = field(name="A")
+
+
+class _Level(Struct, array_like=True):
+    price: str
+    size: str
+
+
+class _Depth(Struct):
+    last_update_id: Id = field(name="lastUpdateId")
+    bids: list[_Level]
+    asks: list[_Level]
+
+
+class _Trade(Struct):
+    id: Id = field(name="t")
+    price: str = field(name="p")
+    size: str = field(name="q")
+    time: int = field(name="T")
+    buyer_is_maker: bool = field(name="m")
+
+
+_frame = msgspec.json.Decoder(_Frame)
+_book_ticker = msgspec.json.Decoder(_BookTicker)
+_depth = msgspec.json.Decoder(_Depth)
+_trade = msgspec.json.Decoder(_Trade)
+
+
+def symbol(instrument: str) -> str:
+    return instrument.replace("-", "").lower()
+
+
+def subscribe(topics: Sequence[Topic], first_id: int) -> list[Request]:
+    return _requests("SUBSCRIBE", topics, first_id)
+
+
+def unsubscribe(topics: Sequence[Topic], first_id: int) -> list[Request]:
+    return _requests("UNSUBSCRIBE", topics, first_id)
+
+
+def _requests(method: str, topics: Sequence[Topic], first_id: int) -> list[Request]:
+    requests = []
+    for number, start in enumerate(range(0, len(topics), PARAMS_MAX)):
+        chunk = tuple(topics[start : start + PARAMS_MAX])
+        streams = [f"{topic.symbol}@{_STREAMS[topic.channel]}" for topic in chunk]
+        frame = {"method": method, "params": streams, "id": first_id + number}
+        requests.append(Request(msgspec.json.encode(frame).decode(), chunk, first_id + number))
+    return requests
+
+
+@reads
+def read(frame: str | bytes) -> Iterable[Message]:
+    raw = _frame.decode(frame)
+    if raw.stream:
+        topic = _topic(raw.stream)
+        if type(topic) is Topic:
+            if not raw.data:
+                raise Unreadable("a stream without data")
+            return (Data(topic, raw.data),)
+        assert not isinstance(topic, Topic)
+        return (topic,)
+    if raw.event == _SHUTDOWN:
+        return (_closing(),)
+    if raw.error is not None:
+        return (_rejected(raw.error.code, raw.error.msg, raw.id),)
+    if raw.code is not None:
+        return (_rejected(raw.code, raw.msg, raw.id),)
+    if raw.result:
+        return (Accepted(),)
+    raise Unreadable("neither a stream nor an answer")
+
+
+@functools.lru_cache(maxsize=4096)
+def _topic(stream: str) -> Topic | Ignored | PlannedClose:
+    """Return the topic of a stream that we use, or what its frames are instead."""
+    name, _, kind = stream.partition("@")
+    if name == f"!{_SHUTDOWN}":
+        return _closing()
+    channel = _CHANNELS.get(kind)
+    if channel is not None and name and not name.startswith("!"):
+        return Topic(channel, name)
+    family = kind.partition("@")[0].partition("_")[0]
+    return Ignored(family if family in _UNUSED else "other stream")
+
+
+def _closing() -> PlannedClose:
+    return PlannedClose("the venue announced a shutdown of this server")
+
+
+def _rejected(code: int, message: str, request_id: int | str | None) -> Rejected:
+    named = _NAMED_STREAM.search(message)
+    return Rejected(
+        reason=f"{message[:200]} ({code})",
+        symbol=named[1] if named else None,
+        request_id=request_id if isinstance(request_id, int) else None,
+    )
+
+
+@reads
+def parse_touch(payload: Raw | bytes) -> Iterable[Quote]:
+    raw = _book_ticker.decode(payload)
+    return (
+        Quote(
+            bid=positive(raw.bid),
+            bid_size=positive(raw.bid_size),
+            ask=positive(raw.ask),
+            ask_size=positive(raw.ask_size),
+            sequence=raw.update_id,
+        ),
+    )
+
+
+@reads
+def parse_depth(payload: Raw | bytes) -> Iterable[BookImage]:
+    raw = _depth.decode(payload)
+    bids = best_first(_levels(raw.bids), side=Side.BUY)
+    asks = best_first(_levels(raw.asks), side=Side.SELL)
+    return (BookImage(bids, asks, sequence=raw.last_update_id),)
+
+
+def _levels(levels: Iterable[_Level]) -> list[Level]:
+    return [(positive(level.price), positive(level.size)) for level in levels]
+
+
+@reads
+def parse_trade(payload: Raw | bytes) -> Iterable[Trade]:
+    raw = _trade.decode(payload)
+    return (
+        Trade(
+            trade_id=str(raw.id),
+            first_id=raw.id,
+            last_id=raw.id,
+            price=positive(raw.price),
+            size=positive(raw.size),
+            side=Side.SELL if raw.buyer_is_maker else Side.BUY,  # ours is the taker's
+            venue_ns=epoch_ns(raw.time),
+        ),
+    )
+
+
+BINANCE = Venue(
+    name="binance",
+    url="wss://stream.binance.com:443/stream",
+    symbol=symbol,
+    subscribe=subscribe,
+    unsubscribe=unsubscribe,
+    read=read,
+    parse={Channel.TOUCH: parse_touch, Channel.DEPTH: parse_depth, Channel.TRADES: parse_trade},
+    send_interval_s=0.25,  # five a second are allowed, and pongs count
+    rotate_after_s=ROTATE_AFTER_S,
+    streams_max=1024,
+    silent_symbols=True,
+)
