@@ -1,0 +1,43 @@
+# The commands that people and CI share. Each makes its own virtual environment where there is none.
+PYTHON ?= python3
+VENV   ?= .venv
+PY      = $(VENV)/bin/python
+
+.PHONY: run demo test check bench format migrations clean
+
+run: $(VENV)/.runtime            ## Run the router: live venues, or the simulated market when none can be reached.
+	$(PY) manage.py run_router
+
+demo: $(VENV)/.runtime           ## Run the router on the simulated market.
+	MARKET_SOURCE=simulated $(PY) manage.py run_router
+
+test: $(VENV)/.development       ## Run the tests; against PostgreSQL and Redis too where they can be reached.
+	$(PY) -m pytest
+	$(PY) -m tests.services postgres && TEST_DATABASE=postgres $(PY) -m pytest -m django_db || [ $$? -eq 3 ]
+
+check: $(VENV)/.development      ## Run the checks: lint, format, types, layers, migrations, deployment settings.
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy .
+	$(VENV)/bin/lint-imports
+	MARKET_SOURCE=simulated $(PY) manage.py makemigrations --check --dry-run
+
+bench: $(VENV)/.development      ## Measure, side by side with the comparators.
+	$(PY) -m bench
+
+format: $(VENV)/.development     ## Rewrite the code in the project's format.
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+clean:                           ## Remove the virtual environment and the caches; data/ stays.
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+$(VENV)/.runtime: requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+$(VENV)/.development: requirements.txt requirements-dev.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $(VENV)/.runtime $@
