@@ -82,7 +82,7 @@ class FeedSession:
         self._precisions: dict[str, tuple[int, int]] = {}
         self._books: dict[str, Book] = {}
         self._quotes: dict[str, Quote] = {}
-        self._depth_sequences: dict[str, int] = {}
+        self._images: dict[str, BookImage] = {}  # the last of each venue-made image
         self._seen: set[str] = set()  # symbols that sent data
         self._resyncs: dict[Topic, _Resync] = {}
         self._offline: set[str] = set()  # instruments that the venue lists but does not trade now
@@ -160,7 +160,10 @@ class FeedSession:
         except Unreadable as error:
             self.counters["unreadable"] += 1
             if data.topic.channel is Channel.TOUCH:
+                self._quotes.pop(instrument, None)
                 events.append(QuoteLost(instrument, f"unreadable quote: {error}"))
+            elif data.topic.channel is Channel.DEPTH:
+                events.append(MarketEvent(instrument, BookImage((), ())))
             self._resync(data.topic, now_ns)
 
     def _take_body(self, topic: Topic, instrument: str, body: Body, now_ns: int, events: list[FeedEvent]) -> None:
@@ -169,9 +172,9 @@ class FeedSession:
         elif isinstance(body, Trade):
             events.append(MarketEvent(instrument, body))
         elif isinstance(body, BookImage):
-            if body.sequence is None or body.sequence >= self._depth_sequences.get(instrument, body.sequence):
-                if body.sequence is not None:
-                    self._depth_sequences[instrument] = body.sequence
+            last = self._images.get(instrument)
+            if last is None or not _is_older(body, last):
+                self._images[instrument] = body
                 self._take_image(topic, instrument, body, now_ns, events)
         else:
             self._take_delta(topic, instrument, body, now_ns, events)
@@ -189,7 +192,9 @@ class FeedSession:
         self._quotes[instrument] = quote
         events.append(MarketEvent(instrument, quote))
 
-    def _take_image(self, topic: Topic, instrument: str, image: BookImage, now_ns: int, events: list[FeedEvent]) -> None:
+    def _take_image(
+        self, topic: Topic, instrument: str, image: BookImage, now_ns: int, events: list[FeedEvent]
+    ) -> None:
         if image.bids and image.asks and image.bids[0][0] >= image.asks[0][0] and not self.venue.crossing_is_legal:
             self.counters["crossed"] += 1
             events.append(MarketEvent(instrument, BookImage((), ())))
@@ -198,7 +203,9 @@ class FeedSession:
         self._synced(topic)
         events.append(MarketEvent(instrument, image))
 
-    def _take_delta(self, topic: Topic, instrument: str, delta: BookDelta, now_ns: int, events: list[FeedEvent]) -> None:
+    def _take_delta(
+        self, topic: Topic, instrument: str, delta: BookDelta, now_ns: int, events: list[FeedEvent]
+    ) -> None:
         if delta.snapshot:
             self._synced(topic)
         elif self._resyncing(topic):
@@ -212,7 +219,7 @@ class FeedSession:
             events.append(MarketEvent(instrument, BookImage((), ())))
             self._resync(topic, now_ns)
             return
-        image = structs.replace(book.top(DEPTH_SHOWN), venue_ns=delta.venue_ns)
+        image = book.top(DEPTH_SHOWN)
         events.append(MarketEvent(instrument, image))
         if self.venue.depth_sizes_touch:
             self._correct_sizes(instrument, image, events)
@@ -244,8 +251,8 @@ class FeedSession:
                 self._take_listed(pair, events)
         if listing.complete and not self._subscribed:
             known = {pair.symbol for pair in listing.pairs}
-            for symbol in sorted(self._instruments.keys() - known):
-                events.append(self._disable(symbol, "not in the venue's instrument list"))
+            absent = sorted(self._instruments.keys() - known)
+            events.extend(self._disable(symbol, "not in the venue's instrument list") for symbol in absent)
             self._subscribe(self._topics(symbol for symbol in self._instruments if symbol in known))
 
     def _take_listed(self, pair: Listed, events: list[FeedEvent]) -> None:
@@ -274,9 +281,9 @@ class FeedSession:
             symbols = {topic.symbol for topic in topics}
             if len(symbols) > 1:
                 symbols = set()  # one bad symbol among many: silence will tell which
-        for symbol in sorted(symbols & self._instruments.keys()):
-            if self._instruments[symbol] not in self.disabled:
-                events.append(self._disable(symbol, rejection.reason))
+        # What has sent data is carried: then only this request was refused, for example as one too many.
+        doubtful = (symbols & self._instruments.keys()) - self._seen - self._disabled_symbols()
+        events.extend(self._disable(symbol, rejection.reason) for symbol in sorted(doubtful))
 
     def _disable(self, symbol: str, reason: str) -> Disabled:
         instrument = self._instruments[symbol]
@@ -335,3 +342,10 @@ class FeedSession:
         first = self._next_id
         self._next_id += count
         return first
+
+
+def _is_older(image: BookImage, last: BookImage) -> bool:
+    """Tell by the venue's update id, unless its clock says that the ids were reset."""
+    if image.sequence is None or last.sequence is None or image.sequence >= last.sequence:
+        return False
+    return image.venue_ns is None or last.venue_ns is None or image.venue_ns <= last.venue_ns

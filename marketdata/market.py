@@ -12,7 +12,7 @@ from typing import Protocol
 
 from core.candles import trade_time_ns
 from core.events import BookImage, Quote, Trade
-from core.money import DECIMALS
+from core.money import DECIMALS, INPUT_LIMIT
 from marketdata.feed import NS, Disabled, FeedEvent, MarketEvent, QuoteLost
 from marketdata.venue import EngineStatus, PlannedClose
 
@@ -23,6 +23,8 @@ USUAL_GAP_WEIGHT = 0.01  # of the newest gap in the running mean
 USUAL_GAP_SAMPLES = 100  # frames before the mean means anything
 HISTORIC_TRADE_NS = 60 * NS  # the first print on a connection, if older than this, is history
 ID_RESET_NS = 60 * NS  # a lower trade id with a venue time so much later is a venue that counts anew
+
+_UNIT = Decimal(1).scaleb(-DECIMALS)
 
 
 class State(enum.StrEnum):
@@ -68,6 +70,7 @@ class VenueMarket:
         self._quotes: dict[str, Quote] = {}
         self._trade_ids: dict[str, tuple[int, int]] = {}  # instrument → last id, its venue time
         self._first_prints: set[str] = set()  # instruments that printed on this connection
+        self._too_fine: set[str] = set()  # instruments whose prices we cannot keep exactly
         self._halted = ""
         self._answer_ns = 0
         self._connected_ns = 0
@@ -89,8 +92,7 @@ class VenueMarket:
         """A connection is open: from here its silence counts."""
         self._connected_ns = self._answer_ns = self._checked_ns = now_ns
         self.last_frame_ns = self.last_data_ns = None
-        self.disabled.clear()  # the new connection finds out for itself
-        self._first_prints.clear()
+        self._start_over()
         self._usual_gap_ns, self._gaps = 0.0, 0
         self._become(State.HALTED if self._halted else State.SYNCING, self._halted or "waiting for fresh quotes")
 
@@ -98,6 +100,14 @@ class VenueMarket:
         """Another connection took over without a break."""
         self.planned_close = None
         self.counters["replacements"] += 1
+        self._start_over()
+        if self.state is State.DISABLED:
+            self._become(State.SYNCING, "waiting for fresh quotes")
+
+    def _start_over(self) -> None:
+        """Forget what a new connection finds out for itself."""
+        self.disabled.clear()
+        self._too_fine.clear()
         self._first_prints.clear()
 
     def lost(self, reason: str) -> None:
@@ -141,6 +151,8 @@ class VenueMarket:
     def _data(self, now_ns: int) -> None:
         if self.last_data_ns is not None:
             gap = now_ns - self.last_data_ns
+            if gap < 0:
+                return  # told late, by a connection that has just taken over
             self._gaps += 1
             weight = max(USUAL_GAP_WEIGHT, 1 / self._gaps)
             self._usual_gap_ns += weight * (gap - self._usual_gap_ns)
@@ -155,7 +167,7 @@ class VenueMarket:
             self._sink.book(self.venue, instrument, body, wall_ns)
 
     def _take_quote(self, instrument: str, quote: Quote, wall_ns: int) -> None:
-        if self._halted or not self._representable(instrument, quote.bid, quote.ask):
+        if self._halted or not self._representable(instrument, wall_ns, quote.bid, quote.ask):
             return
         last = self._quotes.get(instrument)
         if last is not None and _is_old(quote, last):
@@ -167,11 +179,12 @@ class VenueMarket:
         self._sink.quote(self.venue, instrument, quote, wall_ns)
 
     def _take_trade(self, instrument: str, trade: Trade, wall_ns: int) -> None:
-        if not self._representable(instrument, trade.price):
+        if not self._representable(instrument, wall_ns, trade.price):
             return
         last = self._trade_ids.get(instrument)
         first_print = instrument not in self._first_prints
         self._first_prints.add(instrument)
+        historic = trade.snapshot or (first_print and wall_ns - trade.venue_ns > HISTORIC_TRADE_NS)
         if last is not None:
             last_id, last_venue_ns = last
             if trade.last_id <= last_id:
@@ -179,11 +192,13 @@ class VenueMarket:
                     self.counters["duplicate_trades"] += 1
                     return
                 self.counters["trade_id_resets"] += 1
-            elif trade.first_id > last_id + 1:
-                self.counters["gaps"] += 1
-                self._sink.gap(self.venue, instrument, last_id + 1, trade.first_id - 1)
+            else:
+                missed_to = trade.last_id if historic else trade.first_id - 1
+                if missed_to > last_id:
+                    self.counters["gaps"] += 1
+                    self._sink.gap(self.venue, instrument, last_id + 1, missed_to)
         self._trade_ids[instrument] = (trade.last_id, trade.venue_ns)
-        if trade.snapshot or (first_print and wall_ns - trade.venue_ns > HISTORIC_TRADE_NS):
+        if historic:
             self.counters["historic_trades"] += 1
             return
         time_ns, refused = trade_time_ns(venue_ns=trade.venue_ns, received_ns=wall_ns)
@@ -192,12 +207,16 @@ class VenueMarket:
         self.counters["trades"] += 1
         self._sink.trade(self.venue, instrument, trade, time_ns)
 
-    def _representable(self, instrument: str, *prices: Decimal | None) -> bool:
-        """Refuse an instrument whose prices are finer than the unit that money is kept in."""
+    def _representable(self, instrument: str, wall_ns: int, *prices: Decimal | None) -> bool:
+        """Refuse an instrument, until the next connection, once a price of it does not fit the unit of money."""
+        if instrument in self._too_fine:
+            return False
         for price in prices:
-            if price is not None and price < 1 and price != round(price, DECIMALS):  # only small prices are that fine
-                self.disabled.setdefault(instrument, f"its prices are finer than 10^-{DECIMALS}")
+            if price is not None and (price >= INPUT_LIMIT or price % _UNIT):
+                self._too_fine.add(instrument)
                 self.counters["too_fine"] += 1
+                reason = f"its prices are finer than 10^-{DECIMALS} or too large to be kept exactly"
+                self._take_disabled(Disabled(instrument, reason), wall_ns)
                 return False
         return True
 

@@ -54,7 +54,7 @@ _UNUSED = frozenset(
 )
 _UNUSED_EVENTS = frozenset(("channel-conn-count", "channel-conn-count-error", "login", "notice"))
 _NAMED_INSTRUMENT = re.compile(r"instId:\s*([A-Za-z0-9-]{1,40})", re.ASCII)
-_ID_DIGITS_MAX = 18
+_DIGITS_MAX = 18
 
 
 class _Arg(Struct):
@@ -177,16 +177,20 @@ def _answer(raw: _Frame) -> Message:
             reason=f"{raw.msg[:200]} ({raw.code[:20]})",
             topic=topic,
             symbol=named[1].rstrip("-") if named and topic is None else None,
-            request_id=_whole(raw.id) if raw.id else None,
+            request_id=_whole(raw.id) if _is_whole(raw.id) else None,
         )
     return Ignored(raw.event if raw.event in _UNUSED_EVENTS else "other event")
 
 
 def _whole(text: str) -> int:
     """Read an id or time, which the venue writes as a string of digits."""
-    if len(text) <= _ID_DIGITS_MAX and text.isascii() and text.isdigit():
+    if _is_whole(text):
         return int(text)
     raise Unreadable(f"not a whole number: {text[:40]!r}")
+
+
+def _is_whole(text: str) -> bool:
+    return len(text) <= _DIGITS_MAX and text.isascii() and text.isdigit()
 
 
 @reads
