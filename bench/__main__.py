@@ -1,0 +1,37 @@
+"""Runs the benches and prints one table: `python -m bench [--quick] [names…]`."""
+
+import argparse
+import importlib
+import sys
+
+from bench import report
+
+BENCHES = ("feeds", "delivery", "latency", "embedded")
+
+
+def main() -> int:
+    """Run what is asked for; return 1 when something that has a target missed it."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(BENCHES)}; default all")
+    parser.add_argument(
+        "--quick", action="store_true", help="short runs, to see that everything works; targets do not count"
+    )
+    arguments = parser.parse_args()
+    unknown = set(arguments.names) - set(BENCHES)
+    if unknown:
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; choose from {', '.join(BENCHES)}")
+    run = report.context(quick=arguments.quick)
+    rows: list[report.Row] = []
+    for name in arguments.names or BENCHES:
+        for row in importlib.import_module(f"bench.{name}").run(quick=arguments.quick):
+            rows.append(row)
+            print(".", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    print(report.heading(run))
+    print(report.table(rows))
+    print(f"\nkept as {report.save(run, rows).name} in bench/results")
+    return int(not arguments.quick and any(row.met is False for row in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The comparators, frozen: they change only when what they stand for does."""
