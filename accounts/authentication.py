@@ -1,0 +1,73 @@
+"""Turns an access token into a user, for REST requests and for sockets."""
+
+from collections.abc import Iterable
+
+from channels.db import database_sync_to_async
+from msgspec import Struct
+from rest_framework.authentication import BaseAuthentication
+from rest_framework.exceptions import AuthenticationFailed
+from rest_framework.request import Request
+from rest_framework_simplejwt.tokens import AccessToken
+
+from accounts import selectors, services
+from accounts.models import User
+from core.errors import Unauthorized
+
+
+class Identity(Struct, frozen=True):
+    """Who a token speaks for, and until when. `key` changes when the user's tokens are revoked."""
+
+    user_id: int
+    username: str
+    expires_at: float  # seconds since the epoch
+    tier: str
+    key: str = ""
+
+
+def authenticate_token(raw: str) -> Identity:
+    """Return whom an access token speaks for. One query.
+
+    Raises:
+        Unauthorized: it is expired, revoked, forged, of another kind, or no token at all; or its user is gone.
+    """
+    return _identify(raw)[1]
+
+
+# Outside of a request nobody else would give the thread's connection back.
+authenticate_token_async = database_sync_to_async(authenticate_token, thread_sensitive=False)
+
+
+def revoked_among(identities: Iterable[Identity]) -> list[Identity]:
+    """Return those whose user was deleted, disabled or has another password since. One query.
+
+    Expiry is not looked at: `expires_at` is in the caller's hands.
+    """
+    asked = list(identities)
+    users = selectors.active_users(identity.user_id for identity in asked)
+    return [identity for identity in asked if _is_revoked(identity, users.get(identity.user_id))]
+
+
+class BearerAuthentication(BaseAuthentication):
+    """`Authorization: Bearer <access token>`, the word in any case."""
+
+    def authenticate(self, request: Request) -> tuple[User, Identity] | None:
+        header = request.META.get("HTTP_AUTHORIZATION", "")
+        scheme, _, token = header.strip().partition(" ")
+        if scheme.lower() != "bearer":
+            return None
+        try:
+            return _identify(token.strip())
+        except Unauthorized as error:
+            raise AuthenticationFailed(error.message) from None
+
+    def authenticate_header(self, request: Request) -> str:
+        return "Bearer"
+
+
+def _identify(raw: str) -> tuple[User, Identity]:
+    user, claims = services.user_of_token(raw, AccessToken)
+    return user, Identity(user.pk, user.username, float(claims["exp"]), user.tier, user.token_key)
+
+
+def _is_revoked(identity: Identity, user: User | None) -> bool:
+    return user is None or user.token_key != identity.key

@@ -1,0 +1,74 @@
+"""Who uses the router."""
+
+from typing import Any, ClassVar
+
+from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
+from django.contrib.auth.models import PermissionsMixin
+from django.core.validators import RegexValidator
+from django.db import models
+from django.db.models.functions import Lower
+from django.utils import timezone
+from django.utils.crypto import salted_hmac
+
+USERNAME_PATTERN = r"\A[A-Za-z0-9][A-Za-z0-9._-]{2,31}\Z"
+USERNAME_RULE = "3 to 32 of A-Z a-z 0-9 . _ -, starting with a letter or digit"
+USERNAME_LENGTH_MAX = 32
+KEY_LENGTH = 32
+
+
+class Tier(models.TextChoices):
+    """What a user may do how often; whoever is not logged in is ANONYMOUS."""
+
+    BASIC = "BASIC"
+    PREMIUM = "PREMIUM"
+
+
+class UserManager(BaseUserManager["User"]):
+    """Makes users and finds them whatever the case of their name."""
+
+    def create_user(self, username: str, password: str | None = None, **fields: Any) -> "User":
+        user = self.model(username=username, **fields)
+        user.set_password(password)
+        user.save(using=self._db)
+        return user
+
+    def create_superuser(self, username: str, password: str | None = None, **fields: Any) -> "User":
+        return self.create_user(username, password, is_staff=True, is_superuser=True, **fields)
+
+    def get_by_natural_key(self, username: str | None) -> "User":
+        return self.alias(folded=Lower("username")).get(folded=(username or "").lower())
+
+
+class User(AbstractBaseUser, PermissionsMixin):
+    """An account on the paper exchange. Names are unique regardless of case and shown as first written."""
+
+    username = models.CharField(
+        max_length=USERNAME_LENGTH_MAX,
+        unique=True,
+        help_text=USERNAME_RULE,
+        validators=[RegexValidator(USERNAME_PATTERN, f"must be {USERNAME_RULE}")],
+    )
+    tier = models.CharField(max_length=16, choices=Tier.choices, default=Tier.BASIC)
+    is_active = models.BooleanField(default=True, help_text="without it the user's tokens and sockets end at once")
+    is_staff = models.BooleanField(default=False, help_text="may use this admin")
+    date_joined = models.DateTimeField(default=timezone.now, editable=False)
+
+    objects: ClassVar[UserManager] = UserManager()
+
+    USERNAME_FIELD = "username"
+    REQUIRED_FIELDS: ClassVar[list[str]] = []
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(Lower("username"), name="username_unique_in_any_case"),
+            models.CheckConstraint(condition=models.Q(username__regex=USERNAME_PATTERN), name="username_is_plain"),
+            models.CheckConstraint(condition=models.Q(tier__in=Tier.values), name="tier_is_known"),
+        ]
+
+    def __str__(self) -> str:
+        return self.username
+
+    @property
+    def token_key(self) -> str:
+        """A word that tokens carry and that changes with the password: older tokens end with it."""
+        return salted_hmac("accounts.token", self.password, algorithm="sha256").hexdigest()[:KEY_LENGTH]

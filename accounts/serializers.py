@@ -1,0 +1,68 @@
+"""The wire's side of accounts."""
+
+from typing import Any
+
+from rest_framework import serializers
+
+from accounts.models import USERNAME_LENGTH_MAX, USERNAME_PATTERN, USERNAME_RULE
+from accounts.services import TOKEN_LENGTH_MAX, Session
+
+PASSWORD_LENGTH_MIN = 4
+PASSWORD_LENGTH_MAX = 128
+LOGIN_NAME_LENGTH_MAX = 256  # longer than any username: wrong credentials, not a wrong shape
+
+
+class Text(serializers.CharField):
+    """A string and nothing else: no number is taken for one, no space is cut off."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(trim_whitespace=False, **options)
+
+    def to_internal_value(self, data: Any) -> str:
+        if not isinstance(data, str):
+            self.fail("invalid")
+        return super().to_internal_value(data)
+
+
+class Registration(serializers.Serializer[Any]):
+    username = serializers.RegexField(
+        USERNAME_PATTERN,
+        max_length=USERNAME_LENGTH_MAX,
+        help_text=USERNAME_RULE,
+        error_messages={"invalid": f"must be {USERNAME_RULE}"},
+    )
+    password = Text(min_length=PASSWORD_LENGTH_MIN, max_length=PASSWORD_LENGTH_MAX)
+
+
+class Credentials(serializers.Serializer[Any]):
+    username = Text(max_length=LOGIN_NAME_LENGTH_MAX)
+    password = Text(max_length=PASSWORD_LENGTH_MAX)
+
+
+class RefreshRequest(serializers.Serializer[Any]):
+    refresh_token = Text(max_length=TOKEN_LENGTH_MAX)
+
+
+class Tokens(serializers.Serializer[Any]):
+    """What a log-in answers."""
+
+    access_token = serializers.CharField(help_text="send it as `Authorization: Bearer …`, or to /ws")
+    refresh_token = serializers.CharField(help_text="for `POST /token/refresh`")
+    token = serializers.CharField(help_text="the same as access_token")
+    token_type = serializers.CharField(help_text="bearer")
+    expires_in = serializers.IntegerField(help_text="seconds")
+    username = serializers.CharField()
+    user_id = serializers.IntegerField()
+
+
+def tokens(session: Session) -> dict[str, Any]:
+    """Write a session as the contract spells it."""
+    return {
+        "access_token": session.access_token,
+        "refresh_token": session.refresh_token,
+        "token": session.access_token,
+        "token_type": "bearer",
+        "expires_in": session.expires_in,
+        "username": session.user.username,
+        "user_id": session.user.pk,
+    }

@@ -1,0 +1,130 @@
+"""Registers users, logs them in and renews their tokens."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth.hashers import check_password, make_password
+from django.db import IntegrityError, transaction
+from msgspec import Struct
+from rest_framework_simplejwt.exceptions import TokenError
+from rest_framework_simplejwt.tokens import AccessToken, RefreshToken, Token
+
+from accounts import selectors
+from accounts.models import User
+from core.errors import Refused, Unauthorized
+
+TOKEN_LENGTH_MAX = 4_096
+USER_ID_MAX = 2**63 - 1
+USER_CLAIM = "user_id"
+KEY_CLAIM = "key"
+WRONG_CREDENTIALS = "wrong username or password"
+BAD_TOKEN = "the token is not valid; log in again"  # noqa: S105
+EXPIRED_TOKEN = "the token has expired or was revoked; log in again"  # noqa: S105
+
+
+class UsernameTaken(Refused):
+    code = "username_taken"
+
+
+class Session(Struct, frozen=True):
+    """A user with the tokens that were just made."""
+
+    user: User
+    access_token: str
+    refresh_token: str
+    expires_in: int  # seconds
+
+
+def register(*, username: str, password: str) -> Session:
+    """Make a user and log them in.
+
+    Raises:
+        UsernameTaken: somebody has this name, in whatever case.
+        Busy: too many passwords are being hashed.
+    """
+    taken = UsernameTaken("this username is taken; choose another")
+    if selectors.user_by_name(username) is not None:
+        raise taken
+    user = User(username=username, password=make_password(password))
+    try:
+        with transaction.atomic():
+            user.save(force_insert=True)
+    except IntegrityError:  # another request was faster
+        raise taken from None
+    return _session(user)
+
+
+def login(*, username: str, password: str) -> Session:
+    """Check a password and make tokens.
+
+    Raises:
+        Unauthorized: wrong name or password, or an inactive user: the same words after the same work.
+        Busy: too many passwords are being hashed.
+    """
+    user = selectors.user_by_name(username)
+    if user is None or not user.has_usable_password():
+        make_password(password)  # as much work as a check
+        raise Unauthorized(WRONG_CREDENTIALS)
+    if not check_password(password, user.password) or not user.is_active:
+        raise Unauthorized(WRONG_CREDENTIALS)
+    return _session(user)
+
+
+def refresh(*, refresh_token: str) -> Session:
+    """Make a new access token.
+
+    Raises:
+        Unauthorized: the refresh token, or its user, is not good any more.
+    """
+    user, _ = user_of_token(refresh_token, RefreshToken)
+    return _session(user, refresh_token)
+
+
+def user_of_token(raw: str, kind: type[Token]) -> tuple[User, Mapping[str, Any]]:
+    """Return the active user of a signed token of this kind, and its claims. One query.
+
+    Raises:
+        Unauthorized: anything about it is wrong.
+    """
+    claims = _claims(raw, kind)
+    user_id = claims.get(USER_CLAIM)
+    if type(user_id) is not int or not 0 < user_id <= USER_ID_MAX:
+        raise Unauthorized(BAD_TOKEN)
+    user = selectors.user_by_id(user_id)
+    if user is None or not user.is_active or claims.get(KEY_CLAIM) != user.token_key:
+        raise Unauthorized(EXPIRED_TOKEN)
+    return user, claims
+
+
+def _claims(raw: str, kind: type[Token]) -> Mapping[str, Any]:
+    if not raw or len(raw) > TOKEN_LENGTH_MAX or not raw.isascii():
+        raise Unauthorized(BAD_TOKEN)
+    try:
+        claims = kind(raw).payload  # type: ignore[arg-type]
+        if type(claims["exp"]) is not int:
+            raise Unauthorized(BAD_TOKEN)
+    except TokenError as error:
+        raise Unauthorized(EXPIRED_TOKEN if "expired" in str(error) else BAD_TOKEN) from None
+    except (ValueError, TypeError, KeyError, ArithmeticError, RecursionError, AttributeError):
+        # Signed by us, or by nobody: a payload that no issuer of ours writes.
+        raise Unauthorized(BAD_TOKEN) from None
+    if not isinstance(claims, Mapping):
+        raise Unauthorized(BAD_TOKEN)
+    return claims
+
+
+def _session(user: User, refresh_token: str = "") -> Session:
+    return Session(
+        user=user,
+        access_token=str(_token(AccessToken, user)),
+        refresh_token=refresh_token or str(_token(RefreshToken, user)),
+        expires_in=settings.ACCESS_TOKEN_MINUTES * 60,
+    )
+
+
+def _token(kind: type[Token], user: User) -> Token:
+    token = kind()
+    token[USER_CLAIM] = user.pk
+    token[KEY_CLAIM] = user.token_key
+    return token

@@ -1,0 +1,83 @@
+"""What is logged and how; no query string, token or password ever is."""
+
+import re
+from collections.abc import Mapping, MutableMapping
+from typing import Any
+
+import structlog
+
+HIDDEN = "…"
+_SECRET_KEYS = re.compile(r"token|password|secret|authorization|api_?key|cookie", re.IGNORECASE)
+_QUERY = re.compile(r"(?<=[^\s?\"'])\?[^\s\"'<>?]*=[^\s\"'<>]*")
+_JWT = re.compile(r"\beyJ[\w-]{5,}\.[\w-]+(?:\.[\w-]*)?")
+_TEXT_MAX = 8_000
+_SAFE_KEYS = frozenset({"event", "level", "logger", "timestamp"})
+
+
+def redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
+    """Hide query strings, tokens and passwords in an event's words and values."""
+    for key, value in event.items():
+        if key not in _SAFE_KEYS and _SECRET_KEYS.search(key):
+            event[key] = HIDDEN
+        elif isinstance(value, str):
+            event[key] = without_secrets(value)
+    return event
+
+
+def without_secrets(text: str) -> str:
+    return _JWT.sub(HIDDEN, _QUERY.sub("?" + HIDDEN, text[:_TEXT_MAX]))
+
+
+def _words(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
+    """Drop the log record's own objects: a request's repr shows its query string."""
+    event.pop("_record", None)
+    event.pop("_from_structlog", None)
+    return event
+
+
+def configure(log_format: str, level: str) -> dict[str, Any]:
+    """Set structlog up and return Django's LOGGING: everything to stderr, as lines for people or JSON."""
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.processors.StackInfoRenderer(),
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+    if log_format == "json":
+        last: list[Any] = [redact, structlog.processors.JSONRenderer(ensure_ascii=False, default=str)]
+    else:
+        last = [redact, structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)]
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {
+            "structlog": {
+                "()": structlog.stdlib.ProcessorFormatter,
+                "foreign_pre_chain": shared,
+                "processors": [_words, structlog.processors.format_exc_info, *last],
+            }
+        },
+        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "structlog"}},
+        "root": {"handlers": ["stderr"], "level": level},
+        "loggers": {
+            "django": {"handlers": [], "level": level, "propagate": True},
+            "django.server": {"handlers": [], "level": "WARNING", "propagate": True},
+            "django.request": {"level": "ERROR"},  # a refused request is the client's news, not ours
+            "django.security": {"level": "ERROR"},
+            "daphne": {"level": "WARNING"},
+            "uvicorn": {"handlers": [], "level": "WARNING", "propagate": True},
+            "websockets": {"level": "WARNING"},
+            "asyncio": {"level": "WARNING"},
+        },
+    }

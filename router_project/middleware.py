@@ -1,0 +1,31 @@
+"""What happens to every HTTP request before a view sees it."""
+
+from collections.abc import Callable
+
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+
+OWN_SLASHES = ("/admin/", "/static/")  # these make their own URLs
+
+
+class TrailingSlash:
+    """Serves /orders/ as /orders, without a redirect that would lose a POST's body.
+
+    Not for a DELETE of a whole collection: /orders/ with an empty id must never mean all orders.
+    """
+
+    sync_capable = True
+    async_capable = False
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self._get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        path = request.path_info
+        if path == "/admin" and request.method in ("GET", "HEAD"):
+            return HttpResponseRedirect("/admin/")
+        if len(path) > 1 and path.endswith("/") and not path.startswith(OWN_SLASHES):
+            bare = path[:-1]
+            if request.method != "DELETE" or bare.count("/") > 1:
+                request.path_info = bare
+                request.path = request.path[:-1]
+        return self._get_response(request)

@@ -1,0 +1,62 @@
+"""Password hashing: Argon2 at a cost that a login flood cannot turn into an outage."""
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from django.contrib.auth.hashers import Argon2PasswordHasher
+
+from core.errors import Unavailable
+
+WAITING_MAX = 20
+RETRY_AFTER_S = 1
+
+
+class Busy(Unavailable):
+    """More log-ins at once than this machine hashes in good time."""
+
+    code = "busy"
+
+
+class Gate:
+    """Lets `width` callers in at a time and `waiting_max` more wait; the others are turned away."""
+
+    def __init__(self, width: int, waiting_max: int) -> None:
+        self._places = threading.BoundedSemaphore(width + waiting_max)
+        self._open = threading.BoundedSemaphore(width)
+
+    @contextmanager
+    def enter(self) -> Iterator[None]:
+        """Hold a place while the block runs.
+
+        Raises:
+            Busy: so many wait already that this caller would not be served soon.
+        """
+        if not self._places.acquire(blocking=False):
+            raise Busy("too many log-ins at this moment; try again in a second", retry_after=RETRY_AFTER_S)
+        try:
+            with self._open:
+                yield
+        finally:
+            self._places.release()
+
+
+gate = Gate(os.cpu_count() or 1, WAITING_MAX)
+
+
+class Argon2(Argon2PasswordHasher):
+    """Argon2id with OWASP's parameters (19 MiB, two passes, one lane), at most one hash a core."""
+
+    time_cost = 2
+    memory_cost = 19_456
+    parallelism = 1
+
+    def encode(self, password: str, salt: str) -> Any:
+        with gate.enter():
+            return super().encode(password, salt)
+
+    def verify(self, password: str, encoded: str) -> bool:
+        with gate.enter():
+            return bool(super().verify(password, encoded))
