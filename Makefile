@@ -13,7 +13,7 @@ demo: $(VENV)/.runtime           ## Run the router on the simulated market.
 
 test: $(VENV)/.development       ## Run the tests; against PostgreSQL and Redis too where they can be reached.
 	$(PY) -m pytest
-	$(PY) -m tests.services postgres && TEST_DATABASE=postgres $(PY) -m pytest -m django_db || [ $$? -eq 3 ]
+	$(PY) -m tests.services postgres && TEST_DATABASE=postgres $(PY) -m pytest -m django_db || [ $$? -eq 75 ]
 
 check: $(VENV)/.development      ## Run the checks: lint, format, types, layers, migrations, deployment settings.
 	$(VENV)/bin/ruff check .

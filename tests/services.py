@@ -1,6 +1,6 @@
 """PostgreSQL and Redis for the tests: where they are, and whether they answer.
 
-`python -m tests.services postgres` ends with 0 when it answers and 3 when it does not; with
+`python -m tests.services postgres` ends with 0 when it answers and 75 when it does not; with
 REQUIRE_SERVICES=1, as in CI, a service that does not answer is a failure.
 """
 
@@ -8,6 +8,7 @@ import os
 import sys
 
 import psycopg
+import pytest
 import redis
 
 POSTGRES_URL = os.environ.get("TEST_POSTGRES_URL", "postgres://postgres@127.0.0.1:5432/postgres")
@@ -27,8 +28,16 @@ def missing(service: str) -> str | None:
     return None
 
 
+def require(service: str) -> None:
+    """Skip the test, with the reason, where a service is missing; where it must be there, fail."""
+    if (reason := missing(service)) is not None:
+        if REQUIRED:
+            pytest.fail(reason)
+        pytest.skip(reason)
+
+
 if __name__ == "__main__":
     reason = missing(sys.argv[1])
     if reason:
         print(f"not tested against it: {reason}", file=sys.stderr)
-        sys.exit(1 if REQUIRED else 3)
+        sys.exit(1 if REQUIRED else 75)
