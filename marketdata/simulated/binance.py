@@ -36,6 +36,7 @@ _STREAM = re.compile(r"([a-z0-9]{1,40})@(?:(bookTicker)|(trade)|depth(5|10|20)@1
 class Binance:
     path = "/stream"
     depth_steps = 2
+    touch_prices_only = False
     messages_per_s_max: int | None = 5
     system = "online"
 
@@ -122,8 +123,7 @@ class Binance:
             if topic not in self._listeners:
                 continue
             symbol, maker = self._symbol(topic), trade.maker
-            sizes = _split(trade.print.size, trade.last_id - trade.first_id + 1)
-            for number, size in enumerate(sizes):  # one frame per match
+            for number, size in enumerate(trade.sizes):  # one frame per match
                 yield (
                     topic,
                     f'{{"stream":"{symbol}@trade","data":{{"e":"trade","E":{milliseconds(trade.venue_ns) + 1},'
@@ -182,9 +182,3 @@ _PADDING = [("." if decimals == 0 else "") + "0" * (DECIMALS - decimals) for dec
 
 def _levels(maker: Maker, ladder: Ladder, count: int) -> str:
     return ",".join(f'["{_price(maker, price)}","{_size(size)}"]' for price, size in ladder.levels(count))
-
-
-def _split(size: int, parts: int) -> list[int]:
-    """Divide a trade among the orders that it met."""
-    share = max(size // parts, 1)
-    return [*([share] * (parts - 1)), size - share * (parts - 1)]

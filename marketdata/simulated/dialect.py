@@ -47,6 +47,13 @@ class SentTrade(NamedTuple):
         return Decimal(fixed(self.print.size, SIZE_DECIMALS))
 
     @property
+    def sizes(self) -> list[int]:
+        """Return the trade's size divided among the orders that it met, one per id."""
+        parts = self.last_id - self.first_id + 1
+        share = max(self.print.size // parts, 1)
+        return [*([share] * (parts - 1)), self.print.size - share * (parts - 1)]
+
+    @property
     def side(self) -> str:
         """Return the taker's side."""
         return "buy" if self.print.taker_buys else "sell"
@@ -84,6 +91,7 @@ class Dialect(Protocol):
     path: str
     depth_steps: int  # market steps between two depth frames of an instrument
     messages_per_s_max: int | None  # of a client, control frames included
+    touch_prices_only: bool  # the touch is told when a price changes, not when only a size does
     system: str  # the engine's state, where the venue tells it
 
     def greet(self, socket: Socket) -> None:

@@ -44,7 +44,7 @@ class Flow:
         }
         everyone = [maker for makers in self.makers.values() for maker in makers.values()]
         self._turns = [everyone[phase::PHASES] for phase in range(PHASES)]
-        self._credits = dict.fromkeys((id(maker) for maker in everyone), 0.0)
+        self._credits = dict.fromkeys(everyone, 0.0)  # steps that a rate grants each
 
     def advance(self) -> Iterator[Change]:
         """Move one phase (`PHASE_S` of the market's time) and yield what it changed."""
@@ -58,9 +58,9 @@ class Flow:
                 yield from self._move(maker)
 
     def _move(self, maker: Maker) -> Iterator[Change]:
-        credit = self._credits[id(maker)] + self.rates[maker.venue]
+        credit = self._credits[maker] + self.rates[maker.venue]
         steps = int(credit)
-        self._credits[id(maker)] = credit - steps
+        self._credits[maker] = credit - steps
         for number in range(steps):
             before = maker.version
             prints = maker.step() if number == 0 else maker.extra_step()

@@ -151,7 +151,8 @@ class Maker:
         lot_decimals = round(math.log10(path.reference)) + self._profile.lot_decimals
         self._lot = 10 ** (SIZE_DECIMALS - min(max(lot_decimals, 0), SIZE_DECIMALS))
         self._spread = path.reference * self._scale * self._profile.spread / self._liquidity
-        self._usual_size = self._profile.touch_value * self._liquidity / path.reference * 10**SIZE_DECIMALS
+        self.usual_price = round(path.reference * self._scale)
+        self.usual_size = round(self._profile.touch_value * self._liquidity / path.reference * 10**SIZE_DECIMALS)
         self._deviation = 0.0
         self._excitement = 0.0
         self._trade_chance = self._profile.trades_per_s * self._liquidity * STEP_S
@@ -262,7 +263,7 @@ class Maker:
             ladder.put(ladder.sign * key, self._size(1.5, 0.9))
 
     def _size(self, share: float, spread: float) -> int:
-        raw = self._usual_size * share * math.exp(self._random.gauss(0.0, spread))
+        raw = self.usual_size * share * math.exp(self._random.gauss(0.0, spread))
         return max(int(raw) // self._lot, 1) * self._lot
 
 

@@ -37,6 +37,7 @@ _TOPICS = {"bbo-tbt": (TOUCH, ""), "books5": (DEPTH, "books5"), "books": (DEPTH,
 class Okx:
     path = "/ws/v5/public"
     depth_steps = 2
+    touch_prices_only = False
     messages_per_s_max: int | None = None
     system = "online"
 
@@ -97,7 +98,12 @@ class Okx:
         channel, instrument = arg.get("channel"), arg.get("instId")
         if channel == "instruments" and arg.get("instType") == "SPOT":
             return Topic(INSTRUMENTS, "")
-        if isinstance(channel, str) and channel in _TOPICS and isinstance(instrument, str) and instrument in self._makers:
+        if (
+            isinstance(channel, str)
+            and channel in _TOPICS
+            and isinstance(instrument, str)
+            and instrument in self._makers
+        ):
             kind, variant = _TOPICS[channel]
             return Topic(kind, instrument, variant)
         return None
