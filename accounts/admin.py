@@ -5,13 +5,13 @@ from django.contrib.auth.forms import AdminUserCreationForm, UserChangeForm
 from accounts.models import User
 
 
-class UserForm(UserChangeForm):
+class UserForm(UserChangeForm):  # type: ignore[type-arg]
     class Meta(UserChangeForm.Meta):
         model = User
         field_classes = {}
 
 
-class NewUserForm(AdminUserCreationForm):
+class NewUserForm(AdminUserCreationForm):  # type: ignore[type-arg]
     class Meta:
         model = User
         fields = ("username",)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from django.core.validators import RegexValidator
 from rest_framework import serializers
 
 from accounts.models import USERNAME_LENGTH_MAX, USERNAME_PATTERN, USERNAME_RULE
@@ -25,11 +26,10 @@ class Text(serializers.CharField):
 
 
 class Registration(serializers.Serializer[Any]):
-    username = serializers.RegexField(
-        USERNAME_PATTERN,
+    username = Text(
         max_length=USERNAME_LENGTH_MAX,
         help_text=USERNAME_RULE,
-        error_messages={"invalid": f"must be {USERNAME_RULE}"},
+        validators=[RegexValidator(USERNAME_PATTERN, f"must be {USERNAME_RULE}")],
     )
     password = Text(min_length=PASSWORD_LENGTH_MIN, max_length=PASSWORD_LENGTH_MAX)
 

@@ -17,6 +17,7 @@ from django.core.exceptions import ImproperlyConfigured
 TRUE = frozenset({"true", "on", "yes", "1"})
 FALSE = frozenset({"false", "off", "no", "0"})
 SECRET_LENGTH_MIN = 32  # bytes
+POSTGRES_EXAMPLE = "postgres://user:password@host:5432/name"
 _SHOWN_MAX = 80
 
 T = TypeVar("T")
@@ -60,11 +61,13 @@ class Environment:
 
     def decimal(self, name: str, default: str, *, least: str, most: str) -> Decimal:
         text = self.text(name, default)
-        with contextlib.suppress(InvalidOperation):
+        try:
             value = Decimal(text)
-            if text.isascii() and "_" not in text and Decimal(least) <= value <= Decimal(most):
-                return value
-        _refuse(name, text, f"a number from {least} to {most}")
+        except InvalidOperation:
+            value = Decimal("NaN")
+        if value.is_nan() or not text.isascii() or "_" in text or not Decimal(least) <= value <= Decimal(most):
+            _refuse(name, text, f"a number from {least} to {most}")
+        return value
 
     def choice(self, name: str, default: str, choices: Iterable[str]) -> str:
         text = self.text(name, default).lower()
@@ -123,18 +126,16 @@ def database(url: str, base_dir: Path) -> dict[str, Any]:
     scheme = url.partition(":")[0]
     if scheme not in ("sqlite", "postgres", "postgresql"):
         raise ImproperlyConfigured(
-            "DATABASE_URL is not understood; write sqlite:///data/router.sqlite3 or postgres://user:password@host/name"
+            f"DATABASE_URL is not understood; write sqlite:///data/router.sqlite3 or {POSTGRES_EXAMPLE}"
         )
     try:
         config: dict[str, Any] = dict(environ.Env.db_url_config(url))
     except Exception:
-        raise ImproperlyConfigured(
-            "DATABASE_URL cannot be read; write postgres://user:password@host:5432/name"
-        ) from None
+        raise ImproperlyConfigured(f"DATABASE_URL cannot be read; write {POSTGRES_EXAMPLE}") from None
     if scheme == "sqlite":
         return _sqlite(config, base_dir)
     if not config.get("NAME"):
-        raise ImproperlyConfigured("DATABASE_URL names no database; write postgres://user:password@host:5432/name")
+        raise ImproperlyConfigured(f"DATABASE_URL names no database; write {POSTGRES_EXAMPLE}")
     return _postgresql(config)
 
 
@@ -176,9 +177,7 @@ def secret_key(given: str, *, production: bool, kept_in: Path) -> str:
     """
     advice = "; make one with: python -c 'import secrets; print(secrets.token_urlsafe(48))'"
     if production and not given:
-        raise ImproperlyConfigured(
-            f"SECRET_KEY is not set, and a router on PostgreSQL does not start without one{advice}"
-        )
+        raise ImproperlyConfigured(f"SECRET_KEY is not set; on PostgreSQL nothing starts without one{advice}")
     if given and len(given.encode()) < SECRET_LENGTH_MIN:
         raise ImproperlyConfigured(f"SECRET_KEY is shorter than {SECRET_LENGTH_MIN} bytes{advice}")
     return given or _kept_secret(kept_in)

@@ -211,7 +211,8 @@ def _framework(error: exceptions.APIException, place: str) -> Answer:
         detail = list(_flat(error.detail, (place,)))
         return answer(UNPROCESSABLE, "; ".join(map(_line, detail[:3])), detail=detail)
     if isinstance(error, exceptions.Throttled):
-        wait_s = max(1, round(error.wait + 0.5)) if error.wait else RETRY_AFTER_S
+        wait = getattr(error, "wait", None)
+        wait_s = max(1, round(wait + 0.5)) if wait else RETRY_AFTER_S
         return answer(429, f"too many requests; try again in {wait_s} s", headers={"Retry-After": str(wait_s)})
     if isinstance(error, exceptions.AuthenticationFailed | exceptions.NotAuthenticated):
         return answer(401, str(error.detail), headers=headers)

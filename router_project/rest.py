@@ -58,7 +58,7 @@ class RawJSONBrowsableRenderer(BrowsableAPIRenderer):
     def get_default_renderer(self, view: Any) -> BaseRenderer:
         return ExactJSONRenderer()
 
-    def get_content(self, renderer: Any, data: Any, accepted_media_type: str, renderer_context: Any) -> Any:
+    def get_content(self, renderer: Any, data: Any, accepted_media_type: Any, renderer_context: Any) -> Any:
         return super().get_content(renderer, data, accepted_media_type, {**renderer_context, "indent": 4})
 
     def get_rendered_html_form(self, data: Any, view: Any, method: str, request: Any) -> Any:
