@@ -1,5 +1,6 @@
 """Django's settings, from the environment or `.env`; docs/operations.md lists the variables."""
 
+import os
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 DATA_DIR = BASE_DIR / "data"
 VERSION = "1.0.0"
 
-env = Environment.load(BASE_DIR / ".env")
+env = Environment.load(Path(os.environ.get("ENV_FILE", BASE_DIR / ".env")))
 
 # -- where we serve
 
@@ -79,7 +80,7 @@ CHANNEL_CAPACITY = 2_000  # batches waiting in a process that is busy: some seco
 CHANNEL_LAYERS: dict[str, dict[str, Any]] = {
     "default": {
         "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
-        "CONFIG": {"hosts": REDIS_URLS, "prefix": "router"},
+        "CONFIG": {"hosts": REDIS_URLS, "prefix": env.text("CHANNEL_PREFIX", "router")},
     }
     if REDIS_URLS
     else {"BACKEND": "channels.layers.InMemoryChannelLayer", "CONFIG": {"capacity": CHANNEL_CAPACITY}}
