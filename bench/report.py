@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,6 +50,12 @@ def at_least(group: str, what: str, value: float, unit: str, limit: float, *, no
 
 def skipped(group: str, why: str) -> Row:
     return Row(group, "skipped", None, note=why)
+
+
+def failed(group: str, what: str, error: Exception) -> Row:
+    """Return the row of a measurement that did not come about; what the error says goes to stderr too."""
+    print(f"\n{what}: {error}", file=sys.stderr)
+    return Row(group, what, None, met=False, note=str(error).partition("\n")[0])
 
 
 def context(*, quick: bool) -> Context:

@@ -1,0 +1,242 @@
+"""Many WebSocket clients in one cheap process: `python -m bench.clients`, its job on the first line of stdin.
+
+They read raw frames off their transports, so that a server under test is never waiting for
+them. Once all have what they subscribed to, the process writes "ready"; it counts until every
+client has the trades that it expects or a line comes, then writes its tally.
+"""
+
+import asyncio
+import base64
+import os
+import statistics
+import sys
+import threading
+import time
+from array import array
+from collections import Counter
+from collections.abc import Callable
+from typing import cast
+
+import msgspec
+import uvloop
+from msgspec import Struct
+
+NUMBERED_BY_ONE = ("binance", "kraken")  # venues whose trade ids show a hole by themselves
+PONG, PING, CLOSE, TEXT = 0xA, 0x9, 0x8, 0x1
+CONNECT_AT_ONCE = 20
+
+
+class Job(Struct):
+    """`subscriptions`: per client, the messages that it sends. `expect`: trades per client, None until told to stop."""
+
+    port: int
+    path: str
+    subscriptions: list[list[dict[str, object]]]
+    expect: int | None = None
+
+
+class Latency(Struct):
+    """In milliseconds."""
+
+    count: int
+    p50: float
+    p99: float
+    max: float
+
+
+class Tally(Struct):
+    frames: Counter[str]
+    bytes: int
+    trades_fewest: int  # of a client
+    trades_most: int
+    holes: int  # trades missing by number, or that others had
+    closed: int  # connections that the server ended
+    trades: Latency | None
+    touches: Latency | None
+
+
+class _Data(Struct):
+    symbol: str = ""
+    exchange: str = ""
+    trade_id: str = ""
+    timestamp: float = 0.0
+    best_bid_qty: float | None = None
+
+
+class _Frame(Struct):
+    type: str = ""
+    data: _Data | None = None
+
+
+class _Clients:
+    """What all the connections share."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.frames: Counter[str] = Counter()
+        self.bytes = 0
+        self.unanswered = sum(len(messages) for messages in job.subscriptions)
+        self.unfinished = len(job.subscriptions)
+        self.closed = 0
+        self.counting = False
+        self.ready = asyncio.Event()
+        self.done = asyncio.Event()
+        self.trade_ages = array("d")
+        self.touch_ages = array("d")
+
+    def subscribed(self) -> None:
+        self.unanswered -= 1
+        if self.unanswered == 0:
+            self.ready.set()
+
+    def start(self) -> None:
+        """Forget what came with subscribing."""
+        self.frames.clear()
+        self.bytes = 0
+        self.counting = True
+
+
+class _Client(asyncio.Protocol):
+    def __init__(self, shared: _Clients, messages: list[dict[str, object]]) -> None:
+        self.trades = 0
+        self.ids: dict[tuple[str, str], list[int]] = {}
+        self._shared = shared
+        self._messages = messages
+        self._buffer = b""
+        self._open = False
+        self._decode: Callable[[bytes], _Frame] = msgspec.json.Decoder(_Frame).decode
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass
+        key = base64.b64encode(os.urandom(16)).decode()
+        self._transport.write(
+            f"GET {self._shared.job.path} HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
+        )
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._shared.closed += 1
+
+    def data_received(self, data: bytes) -> None:
+        now_s = time.time()
+        data = self._buffer + data
+        position = 0 if self._open else self._handshake(data)
+        while position + 2 <= len(data):
+            length, start = data[position + 1] & 127, position + 2
+            if length == 126:
+                length, start = int.from_bytes(data[start : start + 2], "big"), start + 2
+            elif length == 127:
+                length, start = int.from_bytes(data[start : start + 8], "big"), start + 8
+            if start + length > len(data):
+                break
+            self._take(data[position] & 15, data[start : start + length], now_s)
+            position = start + length
+        self._buffer = data[position:]
+
+    def _handshake(self, data: bytes) -> int:
+        end = data.find(b"\r\n\r\n")
+        if end < 0:
+            return len(data) + 1
+        if b" 101 " not in data[:20]:
+            raise SystemExit(f"refused: {data[:200]!r}")
+        self._open = True
+        for message in self._messages:
+            self._send(TEXT, msgspec.json.encode(message))
+        return end + 4
+
+    def _send(self, opcode: int, payload: bytes) -> None:
+        length = bytes((128 | len(payload),)) if len(payload) < 126 else b"\xfe" + len(payload).to_bytes(2, "big")
+        self._transport.write(bytes((128 | opcode,)) + length + bytes(4) + payload)  # masked with zeros
+
+    def _take(self, opcode: int, payload: bytes, now_s: float) -> None:
+        if opcode == PING:
+            self._send(PONG, payload)
+        if opcode != TEXT:
+            return
+        frame, shared = self._decode(payload), self._shared
+        shared.frames[frame.type] += 1
+        shared.bytes += len(payload)
+        if frame.type == "subscribed":
+            shared.subscribed()
+        elif frame.type == "trades" and frame.data is not None:
+            self._take_trade(frame.data, now_s)
+        elif frame.type == "best_touch" and frame.data is not None and shared.counting and frame.data.best_bid_qty:
+            shared.touch_ages.append(now_s - frame.data.best_bid_qty)
+
+    def _take_trade(self, trade: _Data, now_s: float) -> None:
+        shared = self._shared
+        self.trades += 1
+        self.ids.setdefault((trade.exchange, trade.symbol), []).append(int(trade.trade_id))
+        if shared.counting:
+            shared.trade_ages.append(now_s - trade.timestamp)
+        if self.trades == shared.job.expect:
+            shared.unfinished -= 1
+            if shared.unfinished == 0:
+                shared.done.set()
+
+
+async def main() -> None:
+    job = msgspec.json.decode(sys.stdin.readline(), type=Job)
+    shared = _Clients(job)
+    clients: list[_Client] = []
+    loop = asyncio.get_running_loop()
+    for start in range(0, len(job.subscriptions), CONNECT_AT_ONCE):
+        few = [_Client(shared, messages) for messages in job.subscriptions[start : start + CONNECT_AT_ONCE]]
+        await asyncio.gather(*(loop.create_connection(lambda c=c: c, "127.0.0.1", job.port) for c in few))
+        clients.extend(few)
+    await shared.ready.wait()
+    shared.start()
+    print('"ready"', flush=True)
+
+    def stop_on_a_line() -> None:
+        sys.stdin.readline()
+        loop.call_soon_threadsafe(shared.done.set)
+
+    threading.Thread(target=stop_on_a_line, daemon=True).start()
+    await shared.done.wait()
+    print(msgspec.json.encode(_tally(shared, clients)).decode(), flush=True)
+    os._exit(0)  # the thread still waits for a line
+
+
+def _tally(shared: _Clients, clients: list[_Client]) -> Tally:
+    counts = [client.trades for client in clients]
+    return Tally(
+        frames=shared.frames,
+        bytes=shared.bytes,
+        trades_fewest=min(counts),
+        trades_most=max(counts),
+        holes=sum(_holes(key, clients) for key in {key for client in clients for key in client.ids}),
+        closed=shared.closed,
+        trades=_latency(shared.trade_ages),
+        touches=_latency(shared.touch_ages),
+    )
+
+
+def _holes(key: tuple[str, str], clients: list[_Client]) -> int:
+    """Count the trades of one venue and symbol that a client should have received and did not, or twice.
+
+    What somebody received, everybody subscribed must have between the start and the last trade
+    that all of them had time to see.
+    """
+    received = [client.ids[key] for client in clients if key in client.ids]
+    everything = sorted(set().union(*received))
+    end = min(ids[-1] for ids in received)
+    holes = 0
+    if key[0] in NUMBERED_BY_ONE:
+        holes += everything[-1] - everything[0] + 1 - len(everything)
+    for ids in received:
+        expected = [number for number in everything if ids[0] <= number <= end]
+        mine = [number for number in ids if number <= end]
+        holes += 0 if mine == expected else max(len(set(expected) ^ set(mine)), 1)
+    return holes
+
+
+def _latency(ages_s: "array[float]") -> Latency | None:
+    if len(ages_s) < 100:
+        return None
+    cuts = statistics.quantiles(ages_s, n=100)
+    return Latency(len(ages_s), cuts[49] * 1000, cuts[98] * 1000, max(ages_s) * 1000)
+
+
+if __name__ == "__main__":
+    uvloop.run(main())

@@ -1,0 +1,89 @@
+"""CPU of the server process per delivered message: the router, naive Channels, and the bare limit.
+
+200 clients, each subscribed to one stream of trades of some 200 bytes. The servers run one after
+the other in the same run; the clients are another process and not counted.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from msgspec import Struct
+
+from bench.processes import Child, Failed, free_port, router_environment, running
+from bench.report import Row, at_least, at_most, failed
+
+GROUP = "delivery"
+CLIENTS = 200
+OF_BARE_MAX = 1.5
+OF_NAIVE_MIN = 20
+LATE_S = 60.0  # after the last event was due, for a server that is slow
+
+
+class Server(Struct, frozen=True):
+    what: str
+    module: str
+    events: int
+    per_second: float
+    path: str = "/ws"
+
+
+OURS = Server("the router: hub, outbox, uvicorn", "bench.router_web", 1500, 100)
+BARE = Server("bare websockets.broadcast()", "bench.peers.bare_broadcast", 1500, 100)
+# Fewer events than its layer holds for a client (100), so that none is dropped however slow the machine.
+NAIVE = Server("Channels, a group send to every client, daphne", "bench.peers.naive_channels", 60, 6)
+
+
+def run(*, quick: bool) -> Iterator[Row]:
+    costs: dict[str, float] = {}
+    with router_environment(MARKET_SOURCE="simulated") as environment:
+        for server in (OURS, BARE, NAIVE):
+            try:
+                cost, note = measure(server, environment, quick=quick)
+            except Failed as error:
+                yield failed(GROUP, server.what, error)
+                continue
+            costs[server.what] = cost
+            yield Row(GROUP, server.what, cost, "µs", note=note)
+    if OURS.what in costs and BARE.what in costs:
+        yield at_most(
+            GROUP, "  the router against the bare server", costs[OURS.what] / costs[BARE.what], "×", OF_BARE_MAX
+        )
+    if OURS.what in costs and NAIVE.what in costs:
+        yield at_least(
+            GROUP, "  naive Channels against the router", costs[NAIVE.what] / costs[OURS.what], "×", OF_NAIVE_MIN
+        )
+
+
+def measure(server: Server, environment: Mapping[str, str], *, quick: bool) -> tuple[float, str]:
+    """Return the server's CPU in µs per message, and what was checked.
+
+    Raises:
+        Failed: a process failed, or a client missed a message.
+    """
+    events = server.events // 10 if quick else server.events
+    port = free_port()
+    job = {
+        "port": port,
+        "path": server.path,
+        "subscriptions": [[{"action": "subscribe", "stream": "trades", "symbol": "BTCUSDT"}]] * CLIENTS,
+        "expect": events,
+    }
+    arguments = ["-m", server.module, str(port), str(events), str(server.per_second)]
+    with running(arguments, environment) as child, running(["-m", "bench.clients"]) as clients:
+        child.answer()
+        clients.tell(json.dumps(job))
+        clients.answer()
+        spent_s, tally = _deliver(child, clients, events / server.per_second)
+    if tally["holes"] or tally["trades_fewest"] != events or tally["closed"]:
+        raise Failed(f"messages were lost: {tally}")
+    messages = CLIENTS * events
+    size = tally["bytes"] / tally["frames"]["trades"]
+    return spent_s / messages * 1e6, f"{messages} messages of {size:.0f} bytes, each received by every client, once"
+
+
+def _deliver(server: Child, clients: Child, duration_s: float) -> tuple[float, Any]:
+    before_s = server.cpu_s()
+    server.tell("go")
+    tally = clients.answer(duration_s + LATE_S)
+    return server.cpu_s() - before_s, tally
