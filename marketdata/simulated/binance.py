@@ -141,6 +141,9 @@ class Binance:
     def status(self, system: str) -> str:
         raise ValueError("Binance's wire has no engine status")
 
+    def corrupt_checksum(self) -> None:
+        raise ValueError("Binance's wire has no checksum")
+
     def farewell(self) -> str:
         now_ms = milliseconds(time.time_ns())
         return f'{{"stream":"!serverShutdown","data":{{"e":"serverShutdown","E":{now_ms}}}}}'

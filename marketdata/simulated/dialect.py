@@ -115,6 +115,9 @@ class Dialect(Protocol):
     def status(self, system: str) -> str:
         """Set the engine's state and return the frame that tells it; raises ValueError where there is none."""
 
+    def corrupt_checksum(self) -> None:
+        """Make the next delta's checksum wrong; raises ValueError where there is none."""
+
     def farewell(self) -> str:
         """Return the frame that announces a planned close."""
 

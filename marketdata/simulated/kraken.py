@@ -34,7 +34,7 @@ CHECKSUM_LEVELS = 10
 DEPTHS = (10, 25, 100, 500, 1000)
 HISTORY = 50  # trades in a snapshot
 REWRITE_CHANCE = 0.02  # a frame names a price twice; the later entry counts
-DECOYS = (("BTC", "USD", 1), ("ETH", "EUR", 2), ("MINA", "GBP", 4))  # listed, not served here
+DECOYS = (("BTC/USD", 1), ("ETH/EUR", 2), ("MINA/GBP", 4))  # listed, not served here
 SYSTEMS = ("online", "cancel_only", "maintenance", "post_only")
 
 
@@ -46,7 +46,7 @@ class Kraken:
 
     def __init__(self, makers: Makers, listeners: Listeners) -> None:
         self.system = "online"
-        self.corrupt_next = False
+        self._corrupt_next = False
         self._makers = makers
         self._listeners = listeners
         self._instruments = {instrument.replace("-", "/"): instrument for instrument in makers}
@@ -73,14 +73,13 @@ class Kraken:
         if method == "ping":
             self._reply(socket, "pong", {"method": "pong"}, request, now)
         elif method in ("subscribe", "unsubscribe"):
-            self._change(socket, method, request, dictionary(request.get("params")), now)
+            self._change(socket, method, request, now)
         else:
             answer = {"error": "Unsupported event", "method": str(method)[:40], "success": False}
             self._reply(socket, "error", answer, request, now)
 
-    def _change(
-        self, socket: Socket, method: str, request: Mapping[str, Any], params: dict[str, Any], now: str
-    ) -> None:
+    def _change(self, socket: Socket, method: str, request: Mapping[str, Any], now: str) -> None:
+        params = dictionary(request.get("params"))
         channel = params.get("channel")
         if channel == "instrument":
             result = {
@@ -155,8 +154,8 @@ class Kraken:
                 price, size = bid_changes[-1]
                 bid_changes.insert(0, (price, size + 1))
             code = checksum(bids, asks)
-            if self.corrupt_next:
-                self.corrupt_next, code = False, code ^ 1
+            if self._corrupt_next:
+                self._corrupt_next, code = False, code ^ 1
             yield topic, _book(maker, "update", bid_changes, ask_changes, code, now_ns)
 
     def trades(self, trades: Sequence[SentTrade]) -> Frames:
@@ -184,6 +183,9 @@ class Kraken:
             raise ValueError(f"not a state of Kraken's engine: {system} (one of {', '.join(SYSTEMS)})")
         self.system = system
         return self._status(FIRST_CONNECTION_ID)
+
+    def corrupt_checksum(self) -> None:
+        self._corrupt_next = True
 
     def farewell(self) -> str:
         start = timestamp(time.time_ns())
@@ -231,8 +233,8 @@ class Kraken:
         )
 
     def _instrument_list(self) -> str:
-        listed = [(*name.split("-"), maker.price_decimals) for name, maker in self._makers.items()]
-        pairs = ",".join(_pair(str(base), str(quote), int(decimals)) for base, quote, decimals in (*listed, *DECOYS))
+        listed = [(name.replace("-", "/"), maker.price_decimals) for name, maker in self._makers.items()]
+        pairs = ",".join(_pair(symbol, decimals) for symbol, decimals in (*listed, *DECOYS))
         return f'{{"channel":"instrument","type":"snapshot","data":{{"assets":[],"pairs":[{pairs}]}}}}'
 
 
@@ -295,10 +297,11 @@ def _trades(kind: str, trades: Iterable[SentTrade]) -> str:
     return f'{{"channel":"trade","type":"{kind}","data":[{told}]}}'
 
 
-def _pair(base: str, quote: str, decimals: int) -> str:
+def _pair(symbol: str, decimals: int) -> str:
+    base, _, quote = symbol.partition("/")
     increment = fixed(1, decimals)
     return (
-        f'{{"symbol":"{base}/{quote}","base":"{base}","quote":"{quote}","status":"online",'
+        f'{{"symbol":"{symbol}","base":"{base}","quote":"{quote}","status":"online",'
         f'"qty_precision":{SIZE_DECIMALS},"qty_increment":{fixed(1, SIZE_DECIMALS)},"price_precision":{decimals},'
         f'"cost_precision":5,"marginable":false,"has_index":true,"cost_min":0.50,"tick_size":{increment},'
         f'"price_increment":{increment},"qty_min":0.00005000}}'

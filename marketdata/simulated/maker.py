@@ -145,11 +145,11 @@ class Maker:
         self.pinned = False
         self._profile = PROFILES[venue]
         self._path = path
-        self._random = Random(f"maker:{seed}:{venue}:{instrument}")
-        self._scale = 10**self.price_decimals
+        self._random = Random(f"maker:{seed}:{venue}:{instrument}")  # noqa: S311 - a model, not a secret
+        self._scale = int(10**self.price_decimals)
         self._liquidity = LIQUIDITY.get(instrument.partition("-")[0], LIQUIDITY_OTHERS)
         lot_decimals = round(math.log10(path.reference)) + self._profile.lot_decimals
-        self._lot = 10 ** (SIZE_DECIMALS - min(max(lot_decimals, 0), SIZE_DECIMALS))
+        self._lot = int(10 ** (SIZE_DECIMALS - min(max(lot_decimals, 0), SIZE_DECIMALS)))
         self._spread = path.reference * self._scale * self._profile.spread / self._liquidity
         self.usual_price = round(path.reference * self._scale)
         self.usual_size = round(self._profile.touch_value * self._liquidity / path.reference * 10**SIZE_DECIMALS)

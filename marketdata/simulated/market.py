@@ -2,17 +2,18 @@
 
 import asyncio
 import contextlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Self
 
 from marketdata.simulated.binance import Binance
+from marketdata.simulated.dialect import Dialect, Listeners, Makers
 from marketdata.simulated.flow import PHASE_S, Flow
 from marketdata.simulated.kraken import Kraken
 from marketdata.simulated.okx import Okx
 from marketdata.simulated.venue import SimulatedVenue
 
-DIALECTS = {"binance": Binance, "okx": Okx, "kraken": Kraken}
+DIALECTS: dict[str, Callable[[Makers, Listeners], Dialect]] = {"binance": Binance, "okx": Okx, "kraken": Kraken}
 PHASES_BEHIND_MAX = 100  # after a pause of this process the market goes on, it does not catch up
 TICK_INTERVAL_S = 0.1
 

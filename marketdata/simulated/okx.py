@@ -163,6 +163,9 @@ class Okx:
     def status(self, system: str) -> str:
         raise ValueError("OKX's engine status is not simulated")
 
+    def corrupt_checksum(self) -> None:
+        raise ValueError("OKX's wire has no checksum")
+
     def farewell(self) -> str:
         notice = "The connection will soon be closed for a service upgrade. Please reconnect."
         return f'{{"event":"notice","code":"64008","msg":"{notice}","connId":"a4d3ae55"}}'
@@ -208,9 +211,14 @@ def _sequence(maker: Maker) -> int:
 
 def _levels(maker: Maker, levels: Sequence[tuple[int, int]]) -> str:
     return ",".join(
-        f'["{trimmed(price, maker.price_decimals)}","{trimmed(size, SIZE_DECIMALS)}","0","{1 + size % 7 if size else 0}"]'
+        f'["{trimmed(price, maker.price_decimals)}","{trimmed(size, SIZE_DECIMALS)}","0","{_orders(size)}"]'
         for price, size in levels
     )
+
+
+def _orders(size: int) -> int:
+    """Return how many orders make a level's size: any plausible number."""
+    return 1 + size % 7 if size else 0
 
 
 def _bbo(maker: Maker, now_ns: int) -> str:

@@ -24,7 +24,19 @@ from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.protocol import State
 
-from marketdata.simulated.dialect import DEPTH, KINDS, TOUCH, TRADES, Dialect, SentTrade, Topic, fixed, to_units
+from marketdata.simulated.dialect import (
+    DEPTH,
+    KINDS,
+    TOUCH,
+    TRADES,
+    Dialect,
+    Listeners,
+    Makers,
+    SentTrade,
+    Topic,
+    fixed,
+    to_units,
+)
 from marketdata.simulated.flow import Change, Flow
 from marketdata.simulated.maker import SIZE_DECIMALS, Maker, Print, Touch
 
@@ -37,8 +49,9 @@ CLOSE_TIMEOUT_S = 1.0
 FIRST_TRADE_ID = 100_000_001
 CROSSED_BY = 5  # ticks, when a venue's own touch is crossed on request
 
-_log = logging.getLogger("marketdata.simulated.sockets")
-_log.setLevel(logging.CRITICAL)  # broken connections are the point of the fault switches, not news
+log = logging.getLogger(__name__)
+_socket_log = logging.getLogger(f"{__name__}.sockets")
+_socket_log.setLevel(logging.CRITICAL)  # broken connections are the point of the fault switches, not news
 
 Stall = Literal["", "silent", "half-open"]
 
@@ -149,20 +162,14 @@ class ClientSocket:
 class SimulatedVenue:
     """A venue that listens on a loopback port. Its switches are for tests of what goes wrong."""
 
-    def __init__(
-        self,
-        name: str,
-        make: Callable[[dict[str, Maker], dict[Topic, set[ClientSocket]]], Dialect],
-        flow: Flow,
-        host: str,
-    ) -> None:
+    def __init__(self, name: str, speak: Callable[[Makers, Listeners], Dialect], flow: Flow, host: str) -> None:
         self.name = name
         self.sent: Counter[str] = Counter()  # frames, by kind
         self.trades: deque[SentTrade] = deque(maxlen=TRADES_KEPT)  # as sent, oldest first
         self.handshakes_refused = 0
         self.listeners: dict[Topic, set[ClientSocket]] = {}
         self.makers = flow.makers[name]
-        self.dialect = make(self.makers, self.listeners)
+        self.dialect = speak(self.makers, self.listeners)
         self._flow = flow
         self._host = host
         self._port = 0
@@ -202,7 +209,7 @@ class SimulatedVenue:
             max_size=REQUEST_SIZE_MAX,
             max_queue=None,  # reading stops when we say so, not the library
             compression=None,
-            logger=_log,
+            logger=_socket_log,
         )
         self._port = next(iter(self._server.sockets)).getsockname()[1]
 
@@ -335,9 +342,7 @@ class SimulatedVenue:
 
     def corrupt_checksum(self) -> None:
         """Make the next book update's checksum wrong, while the book itself stays right."""
-        if not hasattr(self.dialect, "corrupt_next"):
-            raise ValueError(f"{self.name}'s wire has no checksum")
-        self.dialect.corrupt_next = True
+        self.dialect.corrupt_checksum()
 
     def skip_trades(self, n: int) -> None:
         """Make every instrument's trade ids jump, as if n prints had been lost."""
@@ -455,6 +460,8 @@ class SimulatedVenue:
                     socket.waiting.append(text)
         except ConnectionClosed:
             pass
+        except Exception:
+            log.exception("serving a client failed", extra={"venue": self.name})
         finally:
             self.forget(socket)
 
