@@ -75,6 +75,7 @@ def configure(log_format: str, level: str) -> dict[str, Any]:
             "django.server": {"handlers": [], "level": "WARNING", "propagate": True},
             "django.request": {"level": "ERROR"},  # a refused request is the client's news, not ours
             "django.security": {"level": "ERROR"},
+            "django.security.DisallowedHost": {"level": "CRITICAL"},  # any scanner can cause these
             "daphne": {"level": "WARNING"},
             "uvicorn": {"handlers": [], "level": "WARNING", "propagate": True},
             "websockets": {"level": "WARNING"},

@@ -1,10 +1,29 @@
 """Every route. A trailing slash is tolerated everywhere (router_project/middleware.py)."""
 
 from django.contrib import admin
+from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import include, path
+from drf_spectacular.views import SpectacularJSONAPIView, SpectacularRedocView, SpectacularSwaggerView
+
+from router_project import openapi, views  # noqa: F401 - openapi registers our security scheme
+
+session = [
+    path("login", LoginView.as_view(template_name="rest_framework/login.html"), name="login"),
+    path("logout", LogoutView.as_view(), name="logout"),
+]
 
 urlpatterns = [
+    path("", views.home, name="home"),
     path("", include("accounts.urls")),
+    path("", include("marketdata.urls")),
+    path("health", views.HealthView.as_view(), name="health"),
+    path("ready", views.ReadyView.as_view(), name="ready"),
+    path("openapi.json", SpectacularJSONAPIView.as_view(), name="schema"),
+    path("docs", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
+    path("redoc", SpectacularRedocView.as_view(url_name="schema"), name="redoc"),
+    path("asyncapi.json", views.asyncapi, name="asyncapi"),
+    path("ws-docs", views.socket_docs, name="socket-docs"),
+    path("session/", include((session, "rest_framework"))),
     path("admin/", admin.site.urls),
 ]
 
