@@ -69,6 +69,13 @@ class Child:
         times = self._observed.cpu_times()
         return float(times.user + times.system)
 
+    def cpu_share(self, duration_s: float) -> float:
+        """Watch it for a while and return the share of one core that it used."""
+        before_s, start_s = self.cpu_s(), time.monotonic()
+        time.sleep(duration_s)
+        self.check()
+        return (self.cpu_s() - before_s) / (time.monotonic() - start_s)
+
     def memory_mb(self) -> float:
         """Return its resident memory."""
         return float(self._observed.memory_info().rss / 2**20)
@@ -128,6 +135,7 @@ def router_environment(**settings: str) -> Iterator[dict[str, str]]:
     with tempfile.TemporaryDirectory(prefix="router-bench-") as folder:
         yield {
             "DATABASE_URL": f"sqlite:///{folder}/router.sqlite3",
+            "ENV_FILE": f"{folder}/none",  # a developer's own .env does not take part
             "DJANGO_SETTINGS_MODULE": "router_project.settings",
             "RATE_LIMITS": "off",
             "WS_ANONYMOUS_MARKET_DATA": "true",
