@@ -69,6 +69,7 @@ class VenueMarket:
         self._stale_after_ns = int(stale_after_s * NS)
         self._quotes: dict[str, Quote] = {}
         self._trade_ids: dict[str, tuple[int, int]] = {}  # instrument → last id, its venue time
+        self._told: set[str] = set()  # instruments with a trade that was news
         self._first_prints: set[str] = set()  # instruments that printed on this connection
         self._too_fine: set[str] = set()  # instruments whose prices we cannot keep exactly
         self._halted = ""
@@ -192,11 +193,10 @@ class VenueMarket:
                     self.counters["duplicate_trades"] += 1
                     return
                 self.counters["trade_id_resets"] += 1
-            else:
-                missed_to = trade.last_id if historic else trade.first_id - 1
-                if missed_to > last_id:
-                    self.counters["gaps"] += 1
-                    self._sink.gap(self.venue, instrument, last_id + 1, missed_to)
+            elif not historic:
+                self._report_gap(instrument, last_id + 1, trade.first_id - 1)
+            elif instrument in self._told:
+                self._report_gap(instrument, last_id + 1, trade.last_id)  # it will not be told, so it is missing too
         self._trade_ids[instrument] = (trade.last_id, trade.venue_ns)
         if historic:
             self.counters["historic_trades"] += 1
@@ -205,7 +205,13 @@ class VenueMarket:
         if refused:
             self.counters["trade_times_refused"] += 1
         self.counters["trades"] += 1
+        self._told.add(instrument)
         self._sink.trade(self.venue, instrument, trade, time_ns)
+
+    def _report_gap(self, instrument: str, from_id: int, to_id: int) -> None:
+        if from_id <= to_id:
+            self.counters["gaps"] += 1
+            self._sink.gap(self.venue, instrument, from_id, to_id)
 
     def _representable(self, instrument: str, wall_ns: int, *prices: Decimal | None) -> bool:
         """Refuse an instrument, until the next connection, once a price of it does not fit the unit of money."""
