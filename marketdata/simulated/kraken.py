@@ -233,8 +233,8 @@ class Kraken:
         )
 
     def _instrument_list(self) -> str:
-        listed = [(name.replace("-", "/"), maker.price_decimals) for name, maker in self._makers.items()]
-        pairs = ",".join(_pair(symbol, decimals) for symbol, decimals in (*listed, *DECOYS))
+        listed = [_pair(_symbol(maker), maker.price_decimals, maker.tick) for maker in self._makers.values()]
+        pairs = ",".join([*listed, *(_pair(symbol, decimals, 1) for symbol, decimals in DECOYS)])
         return f'{{"channel":"instrument","type":"snapshot","data":{{"assets":[],"pairs":[{pairs}]}}}}'
 
 
@@ -297,9 +297,9 @@ def _trades(kind: str, trades: Iterable[SentTrade]) -> str:
     return f'{{"channel":"trade","type":"{kind}","data":[{told}]}}'
 
 
-def _pair(symbol: str, decimals: int) -> str:
+def _pair(symbol: str, decimals: int, tick: int) -> str:
     base, _, quote = symbol.partition("/")
-    increment = fixed(1, decimals)
+    increment = fixed(tick, decimals)
     return (
         f'{{"symbol":"{symbol}","base":"{base}","quote":"{quote}","status":"online",'
         f'"qty_precision":{SIZE_DECIMALS},"qty_increment":{fixed(1, SIZE_DECIMALS)},"price_precision":{decimals},'

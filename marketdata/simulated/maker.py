@@ -1,6 +1,6 @@
 """One instrument at one simulated venue: its book, its touch and its flow of trades, without a wire.
 
-Prices are whole ticks (10^-`price_decimals`) and sizes whole units of 10^-8, all `int`.
+Prices are whole units of 10^-`price_decimals` and sizes of 10^-8, all `int`.
 Nothing here knows the time: a maker moves in steps of `prices.STEP_S` and is a function
 of its seed, except for what tests pin.
 """
@@ -16,6 +16,7 @@ from marketdata.simulated.prices import STEP_S, PricePath, reference_price
 SIZE_DECIMALS = 8
 LEVELS = 40  # of a side; more than any window that is shown, so that levels re-enter it
 TICKS_RELATIVE = 4  # digits of a price after its first, where a venue's table is silent
+DECIMALS_MIN = 2  # of prices on the wire, although ticks may be coarser
 
 FAIR_MEMORY = 0.97  # of a venue's deviation from the fair price, a step
 TRADE_MEMORY = 0.96  # of the excitement that a trade leaves, a step
@@ -29,7 +30,7 @@ EXTRA_STEP_CHANCE = 0.35  # of a touch change in the additional steps of a raise
 class Profile(NamedTuple):
     """What makes a venue itself."""
 
-    price_decimals: dict[str, int]  # by base asset, against dollars
+    tick_decimals: dict[str, int]  # by base asset, against dollars
     lot_decimals: int  # of sizes, beyond a lot worth about a dollar
     lag_steps: int
     spread: float  # usual, relative to the price, of the most liquid instrument
@@ -140,7 +141,9 @@ class Maker:
     def __init__(self, venue: str, instrument: str, path: PricePath, seed: int) -> None:
         self.venue = venue
         self.instrument = instrument
-        self.price_decimals = price_decimals(venue, instrument, seed)
+        tick_decimals = _tick_decimals(venue, instrument, seed)
+        self.price_decimals = max(tick_decimals, DECIMALS_MIN)
+        self.tick = int(10 ** (self.price_decimals - tick_decimals))
         self.version = 0  # rises with every change of the book
         self.pinned = False
         self._profile = PROFILES[venue]
@@ -168,7 +171,7 @@ class Maker:
         fair = self._fair()
         prints = list(self._trades())
         bid, ask = self.bids.best, self.asks.best
-        if not bid < fair < ask or ask - bid > 3 * self._spread + 3:
+        if not bid < fair < ask or ask - bid > 3 * (self._spread + self.tick):
             if self._random.random() < SWEEP_CHANCE and not bid < fair < ask:
                 prints.append(self._take(taker_buys=fair >= ask))
             self._requote(fair)
@@ -200,7 +203,7 @@ class Maker:
     # -- parts of a step
 
     def _fair(self) -> float:
-        """Return this venue's view of the price, in ticks."""
+        """Return this venue's view of the price, in its units."""
         noise = self._random.gauss(0.0, self._profile.deviation * math.sqrt(1 - FAIR_MEMORY**2))
         self._deviation = FAIR_MEMORY * self._deviation + noise
         return self._path.mid(self._profile.lag_steps) * (1 + self._deviation) * self._scale
@@ -218,7 +221,7 @@ class Maker:
         ladder = self.asks if taker_buys else self.bids
         price, shown = ladder.best, ladder.best_size
         size = min(self._size(0.15, 1.3), shown)
-        ladder.put(price, shown - size)
+        ladder.put(price, shown - size or (self._lot if len(ladder.keys) == 1 else 0))  # a side is never empty
         self._fill(ladder)
         self.version += 1
         matches = 1 + min(int(self._random.expovariate(1.2)), size // self._lot - 1, 8)
@@ -226,8 +229,8 @@ class Maker:
 
     def _requote(self, fair: float) -> None:
         spread = self._spread * (0.6 + self._random.expovariate(2.5))
-        bid = max(math.floor(fair - spread / 2), 1)
-        ask = max(math.ceil(fair + spread / 2), bid + 1)
+        bid = max(math.floor((fair - spread / 2) / self.tick), 1) * self.tick
+        ask = max(math.ceil((fair + spread / 2) / self.tick) * self.tick, bid + self.tick)
         for ladder, price in ((self.bids, bid), (self.asks, ask)):
             ladder.drop_better_than(price)
             if ladder.sign * price not in ladder.sizes:
@@ -256,8 +259,8 @@ class Maker:
         """Bring a side to its number of levels; near zero there may be fewer bids."""
         ladder.cut()
         while len(ladder.keys) < LEVELS:
-            gap = 1 + int(self._random.expovariate(1.0) * self._spread * 0.4)
-            key = ladder.keys[-1] + gap if ladder.keys else ladder.sign
+            gap = 1 + int(self._random.expovariate(1.0) * self._spread * 0.4 / self.tick)
+            key = ladder.keys[-1] + gap * self.tick
             if ladder.sign * key < 1:
                 break
             ladder.put(ladder.sign * key, self._size(1.5, 0.9))
@@ -267,10 +270,9 @@ class Maker:
         return max(int(raw) // self._lot, 1) * self._lot
 
 
-def price_decimals(venue: str, instrument: str, seed: int) -> int:
-    """Return how many decimals the venue's prices of an instrument have."""
+def _tick_decimals(venue: str, instrument: str, seed: int) -> int:
     base, _, quote = instrument.partition("-")
-    known = PROFILES[venue].price_decimals.get(base) if quote in ("USD", "USDT", "USDC") else None
+    known = PROFILES[venue].tick_decimals.get(base) if quote in ("USD", "USDT", "USDC") else None
     if known is not None:
         return known
     magnitude = math.floor(math.log10(reference_price(instrument, seed)))

@@ -194,7 +194,7 @@ class Okx:
     def _instrument_list(self) -> str:
         pairs = ",".join(
             f'{{"instType":"SPOT","instId":"{maker.instrument}","baseCcy":"{maker.instrument.partition("-")[0]}",'
-            f'"quoteCcy":"{maker.instrument.partition("-")[2]}","tickSz":"{fixed(1, maker.price_decimals)}",'
+            f'"quoteCcy":"{maker.instrument.partition("-")[2]}","tickSz":"{fixed(maker.tick, maker.price_decimals)}",'
             f'"lotSz":"{fixed(1, SIZE_DECIMALS)}","minSz":"{fixed(1, SIZE_DECIMALS)}","state":"live","expTime":""}}'
             for maker in self._makers.values()
         )

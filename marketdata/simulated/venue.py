@@ -256,7 +256,7 @@ class SimulatedVenue:
         """Pin the touch until `release`: told at once on touch and depth; no trades of its own meanwhile.
 
         Raises:
-            ValueError: a price is finer than the venue's tick, or a number is not positive.
+            ValueError: a price is finer than the venue writes, or a number is not positive.
         """
         maker = self.makers[instrument]
         prices = (to_units(bid, maker.price_decimals), to_units(ask, maker.price_decimals))
@@ -270,7 +270,7 @@ class SimulatedVenue:
         """Cross the venue's own touch, in touch and depth, until `release`."""
         maker = self.makers[instrument]
         touch = maker.touch
-        maker.pin(touch._replace(bid=touch.ask + CROSSED_BY))
+        maker.pin(touch._replace(bid=touch.ask + CROSSED_BY * maker.tick))
         self._publish(maker, always=True)
 
     def release(self, instrument: str) -> None:
