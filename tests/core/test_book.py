@@ -239,7 +239,6 @@ def test_any_sequence_gives_the_book_of_the_naive_model(messages: list[BookDelta
     messages=st.lists(MESSAGES, min_size=1, max_size=10),
     level=st.integers(0, 9),
     digit=st.integers(0, 2),
-    data=st.data(),
 )
 def test_any_changed_digit_fails_the_checksum(messages: list[BookDelta], level: int, digit: int) -> None:
     model = Model(10)
