@@ -7,6 +7,7 @@ client has the trades that it expects or a line comes, then writes its tally.
 
 import asyncio
 import base64
+import math
 import os
 import statistics
 import sys
@@ -24,6 +25,7 @@ from msgspec import Struct
 NUMBERED_BY_ONE = ("binance", "kraken")  # venues whose trade ids show a hole by themselves
 PONG, PING, CLOSE, TEXT = 0xA, 0x9, 0x8, 0x1
 CONNECT_AT_ONCE = 20
+ARRIVE_S = 1.0  # for what is on its way when the counting stops
 
 
 class Job(Struct):
@@ -49,7 +51,7 @@ class Tally(Struct):
     bytes: int
     trades_fewest: int  # of a client
     trades_most: int
-    holes: int  # trades missing by number, or that others had
+    holes: int  # trades that are missing by number, or that others had
     closed: int  # connections that the server ended
     trades: Latency | None
     touches: Latency | None
@@ -78,7 +80,8 @@ class _Clients:
         self.unanswered = sum(len(messages) for messages in job.subscriptions)
         self.unfinished = len(job.subscriptions)
         self.closed = 0
-        self.counting = False
+        self.since_s = math.inf  # only trades of this time count: every client must have all of them
+        self.until_s = math.inf
         self.ready = asyncio.Event()
         self.done = asyncio.Event()
         self.trade_ages = array("d")
@@ -93,12 +96,18 @@ class _Clients:
         """Forget what came with subscribing."""
         self.frames.clear()
         self.bytes = 0
-        self.counting = True
+        self.since_s = time.time()
+
+    def stop(self) -> None:
+        """Take no newer trades, but let those on their way arrive."""
+        self.until_s = time.time()
+        asyncio.get_running_loop().call_later(ARRIVE_S, self.done.set)
 
 
 class _Client(asyncio.Protocol):
     def __init__(self, shared: _Clients, messages: list[dict[str, object]]) -> None:
         self.trades = 0
+        self.symbols = {message["symbol"] for message in messages if message["stream"] == "trades"}
         self.ids: dict[tuple[str, str], list[int]] = {}
         self._shared = shared
         self._messages = messages
@@ -160,15 +169,18 @@ class _Client(asyncio.Protocol):
             shared.subscribed()
         elif frame.type == "trades" and frame.data is not None:
             self._take_trade(frame.data, now_s)
-        elif frame.type == "best_touch" and frame.data is not None and shared.counting and frame.data.best_bid_qty:
-            shared.touch_ages.append(now_s - frame.data.best_bid_qty)
+        elif frame.type == "best_touch" and frame.data is not None:
+            sent_s = frame.data.best_bid_qty  # where the venue is the bench's own
+            if sent_s is not None and sent_s > shared.since_s:
+                shared.touch_ages.append(now_s - sent_s)
 
     def _take_trade(self, trade: _Data, now_s: float) -> None:
         shared = self._shared
+        if not shared.since_s <= trade.timestamp <= shared.until_s:
+            return
         self.trades += 1
         self.ids.setdefault((trade.exchange, trade.symbol), []).append(int(trade.trade_id))
-        if shared.counting:
-            shared.trade_ages.append(now_s - trade.timestamp)
+        shared.trade_ages.append(now_s - trade.timestamp)
         if self.trades == shared.job.expect:
             shared.unfinished -= 1
             if shared.unfinished == 0:
@@ -190,7 +202,7 @@ async def main() -> None:
 
     def stop_on_a_line() -> None:
         sys.stdin.readline()
-        loop.call_soon_threadsafe(shared.done.set)
+        loop.call_soon_threadsafe(shared.stop)
 
     threading.Thread(target=stop_on_a_line, daemon=True).start()
     await shared.done.wait()
@@ -205,29 +217,23 @@ def _tally(shared: _Clients, clients: list[_Client]) -> Tally:
         bytes=shared.bytes,
         trades_fewest=min(counts),
         trades_most=max(counts),
-        holes=sum(_holes(key, clients) for key in {key for client in clients for key in client.ids}),
+        holes=sum(_holes(*key, clients) for key in {key for client in clients for key in client.ids}),
         closed=shared.closed,
         trades=_latency(shared.trade_ages),
         touches=_latency(shared.touch_ages),
     )
 
 
-def _holes(key: tuple[str, str], clients: list[_Client]) -> int:
-    """Count the trades of one venue and symbol that a client should have received and did not, or twice.
-
-    What somebody received, everybody subscribed must have between the start and the last trade
-    that all of them had time to see.
-    """
-    received = [client.ids[key] for client in clients if key in client.ids]
+def _holes(venue: str, symbol: str, clients: list[_Client]) -> int:
+    """Count the trades of one venue and symbol that a subscriber missed, or received twice or out of order."""
+    received = [client.ids.get((venue, symbol), []) for client in clients if symbol in client.symbols]
     everything = sorted(set().union(*received))
-    end = min(ids[-1] for ids in received)
     holes = 0
-    if key[0] in NUMBERED_BY_ONE:
+    if venue in NUMBERED_BY_ONE:
         holes += everything[-1] - everything[0] + 1 - len(everything)
     for ids in received:
-        expected = [number for number in everything if ids[0] <= number <= end]
-        mine = [number for number in ids if number <= end]
-        holes += 0 if mine == expected else max(len(set(expected) ^ set(mine)), 1)
+        if ids != everything:
+            holes += max(len(set(everything) - set(ids)), 1)
     return holes
 
 

@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Iterator
 
-from bench.processes import Failed, free_port, router_environment, running, wait_for_port
+from bench.processes import Failed, free_port, router_environment, running, wait_until_ready
 from bench.report import Row, at_most, failed
 from bench.venue_stand_in import SYMBOLS
 
@@ -40,7 +40,9 @@ def _measure(duration_s: float) -> Iterator[Row]:
         router_environment(MARKET_SOURCE="simulated") as environment,
         running(["manage.py", "run_router", "--port", str(port)], environment) as router,
     ):
-        wait_for_port(router, port)
+        start_s = time.monotonic()
+        wait_until_ready(router, port)
+        yield Row(GROUP, "start until ready", time.monotonic() - start_s, "s", note="from an empty database")
         time.sleep(SETTLE_S)
         alone = router.cpu_share(duration_s / 6)
         memory_mb = router.memory_mb()

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from bench.processes import Failed, free_port, router_environment, running, wait_for_port
+from bench.processes import Failed, free_port, router_environment, running, wait_until_ready
 from bench.report import Row, at_most, failed
 from bench.venue_stand_in import SYMBOLS, TRADE_EVERY
 
@@ -48,7 +48,7 @@ def _measure(duration_s: int) -> Iterator[Row]:
         running(["-m", "bench.clients"]) as clients,
     ):
         venue.answer()
-        wait_for_port(router, port)
+        wait_until_ready(router, port)
         clients.tell(json.dumps(job))
         clients.answer()
         time.sleep(SETTLE_S)

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import psutil
 
@@ -114,19 +115,19 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_for_port(child: Child, port: int, timeout_s: float = ANSWER_S) -> None:
-    """Return when something listens.
+def wait_until_ready(router: Child, port: int, timeout_s: float = ANSWER_S) -> None:
+    """Return when the router says that it is ready: its database answers and its feeds are heard.
 
     Raises:
-        Failed: the child ended, or nothing listens in time.
+        Failed: it ended, or is not ready in time.
     """
     deadline_s = time.monotonic() + timeout_s
     while time.monotonic() < deadline_s:
-        child.check()
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        router.check()
+        with contextlib.suppress(OSError), urlopen(f"http://127.0.0.1:{port}/ready", timeout=5):  # 503 is an OSError
             return
         time.sleep(0.05)
-    raise Failed(f"{child.name}: nothing listens on port {port}")
+    raise Failed(f"{router.name}: not ready in {timeout_s:.0f} s")
 
 
 @contextlib.contextmanager
