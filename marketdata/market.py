@@ -17,6 +17,7 @@ from marketdata.feed import NS, Disabled, FeedEvent, MarketEvent, QuoteLost
 from marketdata.venue import EngineStatus, PlannedClose
 
 PROBE_AFTER_NS = 2 * NS  # without a frame: ask the venue whether it is there
+PROBE_AFTER_SHARE = 0.4  # of the time to staleness, at the latest: an answer needs its time too
 DATA_SILENCE_NS = 30 * NS  # without market data on any symbol: stale, whatever else it answers
 USUAL_GAPS = 10  # as many usual gaps without data are a silence too (never sooner than stale_after)
 USUAL_GAP_WEIGHT = 0.01  # of the newest gap in the running mean
@@ -67,6 +68,7 @@ class VenueMarket:
         self.planned_close: str | None = None
         self._sink = sink
         self._stale_after_ns = int(stale_after_s * NS)
+        self.probe_after_ns = min(PROBE_AFTER_NS, int(PROBE_AFTER_SHARE * self._stale_after_ns))
         self._quotes: dict[str, Quote] = {}
         self._trade_ids: dict[str, tuple[int, int]] = {}  # instrument → last id, its venue time
         self._told: set[str] = set()  # instruments with a trade that was news
@@ -249,7 +251,7 @@ class VenueMarket:
     # -- time
 
     def should_probe(self, now_ns: int) -> bool:
-        return now_ns - self._alive_ns() >= PROBE_AFTER_NS
+        return now_ns - self._alive_ns() >= self.probe_after_ns
 
     def check(self, now_ns: int) -> str | None:
         """Return why the connection must be given up, None while it need not be. Call a few times a second.

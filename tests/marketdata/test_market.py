@@ -217,6 +217,14 @@ def test_a_venue_is_probed_after_two_seconds_without_a_frame() -> None:
     assert bench.market.should_probe(bench.now_ns + PROBE_AFTER_NS)
 
 
+def test_a_venue_is_probed_well_before_it_would_be_stale() -> None:
+    market = VenueMarket("okx", [BTC], stale_after_s=1.0, sink=Recorder())
+    market.connected(0)
+
+    assert market.should_probe(NS // 2)
+    assert market.check(NS // 2) is None
+
+
 def test_no_frame_and_no_answer_is_stale_and_loses_the_quotes() -> None:
     bench = Bench()
     bench.quote()
