@@ -32,8 +32,9 @@ def document() -> dict[str, Any]:
             "description": (
                 "Market data of several venues over one socket. Authenticate by `?token=` or an "
                 "`Authorization: Bearer` header, or send `auth` first. Every bad frame gets one `error`, "
-                f"and the socket stays open; frames over {FRAME_SIZE_MAX_KIB} KiB close it with 1009. At most {SUBSCRIPTIONS_MAX} subscriptions a socket. "
-                "Close codes: 1008 credentials, 1012 the server restarts (come back), 1013 the client reads too slowly."
+                f"and the socket stays open; frames over {FRAME_SIZE_MAX_KIB} KiB close it with 1009. "
+                f"At most {SUBSCRIPTIONS_MAX} subscriptions a socket. Close codes: 1008 credentials, "
+                "1012 the server restarts (come back), 1013 the client reads too slowly."
             ),
         },
         "defaultContentType": "application/json",

@@ -7,10 +7,17 @@ from drf_spectacular.views import SpectacularJSONAPIView, SpectacularRedocView, 
 
 from router_project import openapi, views  # noqa: F401 - openapi registers our security scheme
 
+
+class Redoc(SpectacularRedocView):
+    template_name = "router_project/redoc.html"
+
+
 session = [
     path("login", LoginView.as_view(template_name="rest_framework/login.html"), name="login"),
     path("logout", LogoutView.as_view(), name="logout"),
 ]
+
+admin.site.site_header = admin.site.site_title = "Simple Router"
 
 urlpatterns = [
     path("", views.home, name="home"),
@@ -20,7 +27,11 @@ urlpatterns = [
     path("ready", views.ReadyView.as_view(), name="ready"),
     path("openapi.json", SpectacularJSONAPIView.as_view(), name="schema"),
     path("docs", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
-    path("redoc", SpectacularRedocView.as_view(url_name="schema"), name="redoc"),
+    path(
+        "redoc",
+        SpectacularRedocView.as_view(url_name="schema", template_name="router_project/redoc.html"),
+        name="redoc",
+    ),
     path("asyncapi.json", views.asyncapi, name="asyncapi"),
     path("ws-docs", views.socket_docs, name="socket-docs"),
     path("session/", include((session, "rest_framework"))),

@@ -52,10 +52,10 @@ class Server(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def serving(app: Any) -> AsyncIterator[int]:
+async def serving(app: Any, http: Any = "httptools") -> AsyncIterator[int]:
     """Serve an application on a free port as the router does."""
     sock = socket.create_server(("127.0.0.1", 0))
-    server = Server(uvicorn.Config(app, http="httptools", lifespan="off", log_config=None, timeout_graceful_shutdown=1))
+    server = Server(uvicorn.Config(app, http=http, lifespan="off", log_config=None, timeout_graceful_shutdown=1))
     task = asyncio.create_task(server.serve(sockets=[sock]))
     while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
         await asyncio.sleep(0)
