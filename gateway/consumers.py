@@ -214,12 +214,13 @@ class ClientSocket(_Socket):
         known = identity in self._subscriptions
         if not known and len(self._subscriptions) >= SUBSCRIPTIONS_MAX:
             raise command.error("too_many_subscriptions", f"at most {SUBSCRIPTIONS_MAX} subscriptions a socket")
-        self._answer(command, _confirmation(chosen, "subscribed"))
-        if known:
-            return
         assert chosen.stream is not None
         assert chosen.instrument is not None
         assert chosen.venue is not None
+        await self.hub.awaken(chosen.stream, chosen.instrument)
+        self._answer(command, _confirmation(chosen, "subscribed"))
+        if known:
+            return
         key = self.hub.topic_key(
             chosen.stream, chosen.instrument, chosen.venue, chosen.argument, singular=chosen.singular
         )

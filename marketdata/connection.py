@@ -199,9 +199,9 @@ class _Connection:
         self._tell(self.session.advance(now_ns), now_ns)
 
     def probe(self) -> None:
-        """Ask for a sign of life, once every two seconds at most."""
+        """Ask for a sign of life, unless it was asked a moment ago."""
         now_ns = time.monotonic_ns()
-        if now_ns - self._probe_ns < 2 * NS:
+        if now_ns - self._probe_ns < self._market.probe_after_ns:
             return
         self._probe_ns = now_ns
         frame = self.session.probe()

@@ -203,6 +203,11 @@ class Hub:
         start = self._trades_seen if stream == "ewma" else 0
         return TopicKey(stream, instrument, venue, argument, singular, start)
 
+    async def awaken(self, stream: str, instrument: str) -> None:
+        """Return when this process receives what the stream is made of, so that a subscriber misses nothing."""
+        if stream not in QUICK_STREAMS:
+            await self._known(instrument)
+
     def join(self, subscriber: Subscriber, key: TopicKey) -> list[Encoded]:
         """Add a subscriber and return the topic's present value, if it has one."""
         topic = self._topics.get(key)

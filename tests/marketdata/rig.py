@@ -58,7 +58,8 @@ class Rig:
         self.publisher = publisher
         self.told = Recorder()
 
-    def subscribe(self, stream: str, instrument: str, venue: str = ALL, argument: float | None = None) -> None:
+    async def subscribe(self, stream: str, instrument: str, venue: str = ALL, argument: float | None = None) -> None:
+        await self.hub.awaken(stream, instrument)
         self.hub.join(self.told, self.hub.topic_key(stream, instrument, venue, argument))
 
     def touch(self, instrument: str, venue: str = ALL) -> Touch:
@@ -96,7 +97,7 @@ async def rig(
         await hub.start()
         made = Rig(market, hub, publisher)
         for instrument in instruments:
-            made.subscribe("best_touch", instrument)
+            await made.subscribe("best_touch", instrument)
         tasks = [asyncio.create_task(publisher.run())]
         for name, venue in VENUES.items():
             venue_market = VenueMarket(name, instruments, stale_after_s=stale_after_s, sink=publisher)

@@ -21,7 +21,7 @@ ONE = Decimal(1)
 async def running() -> AsyncIterator[Rig]:
     async with rig(BTC, ETH, stale_after_s=STALE_AFTER_S) as made:
         for instrument in (BTC, ETH):
-            made.subscribe("trades", instrument)
+            await made.subscribe("trades", instrument)
         yield made
 
 
@@ -124,7 +124,7 @@ async def test_garbage_is_counted_and_nothing_else_happens(running: Rig, venue: 
 
 
 async def test_a_wrong_checksum_takes_the_book_away_until_a_new_snapshot(running: Rig) -> None:
-    running.subscribe("orderbook", BTC, "kraken", 10)
+    await running.subscribe("orderbook", BTC, "kraken", 10)
     await running.told.until(lambda message: message["type"] == "orderbook" and bool(message["data"]["bids"]))
     mark = running.mark()
     running.market["kraken"].corrupt_checksum()
@@ -168,12 +168,7 @@ async def test_trades_sent_again_are_told_once(running: Rig, venue: str) -> None
             and (message["data"]["exchange"], message["data"]["trade_id"]) == (venue, str(made[-1]))
         )
     )
-    ids = [
-        int(message["data"]["trade_id"])
-        for message in running.told.messages
-        if message["type"] == "trades"
-        and (message["data"]["exchange"], message["data"]["symbol"]) == (venue, "BTCUSDT")
-    ]
+    ids = [int(message["data"]["trade_id"]) for message in running.told.messages if is_trade(message, venue, "BTCUSDT")]
     assert ids == sorted(set(ids))
     assert set(made) <= set(ids)
 
@@ -215,12 +210,7 @@ async def test_a_planned_close_costs_not_a_moment_of_the_venue(running: Rig, ven
     messages = running.told.messages[mark:]
     assert venue not in left_live(messages)
     assert not [message for message in messages if message["type"] == "gap"]
-    ids = [
-        int(message["data"]["trade_id"])
-        for message in messages
-        if message["type"] == "trades"
-        and (message["data"]["exchange"], message["data"]["symbol"]) == (venue, "BTCUSDT")
-    ]
+    ids = [int(message["data"]["trade_id"]) for message in messages if is_trade(message, venue, "BTCUSDT")]
     assert all(later > earlier for earlier, later in itertools.pairwise(ids))
 
 
