@@ -20,8 +20,8 @@ DECIMALS_MIN = 2  # of prices on the wire, although ticks may be coarser
 
 FAIR_MEMORY = 0.97  # of a venue's deviation from the fair price, a step
 TRADE_MEMORY = 0.96  # of the excitement that a trade leaves, a step
-TRADE_EXCITES = 0.5  # expected further trades after each: bursts that always die out
-SWEEP_CHANCE = 0.35  # a stale touch is hit before it moves
+TRADE_EXCITES = 0.75  # expected further trades after each: bursts that always die out
+SWEEP_CHANCE = 0.1  # a stale touch is hit before it moves
 FLICKER_CHANCE = 0.25  # a step in which a size changes although the price does not
 CHURN_TOUCH = 0.4  # of those changes, at the touch; the others deeper
 EXTRA_STEP_CHANCE = 0.35  # of a touch change in the additional steps of a raised rate
@@ -47,7 +47,7 @@ PROFILES = {
         lag_steps=0,
         spread=0.00003,
         deviation=0.000004,
-        trades_per_s=1.2,
+        trades_per_s=0.5,
         touch_value=20_000,
         activity=1.0,
     ),
@@ -57,7 +57,7 @@ PROFILES = {
         lag_steps=0,
         spread=0.00004,
         deviation=0.000006,
-        trades_per_s=0.8,
+        trades_per_s=0.3,
         touch_value=12_000,
         activity=0.9,
     ),
@@ -67,7 +67,7 @@ PROFILES = {
         lag_steps=1,
         spread=0.00007,
         deviation=0.000010,
-        trades_per_s=0.15,
+        trades_per_s=0.06,
         touch_value=5_000,
         activity=0.5,
     ),
@@ -213,11 +213,11 @@ class Maker:
         self._excitement *= TRADE_MEMORY
         if self._random.random() >= chance:
             return
-        self._excitement += TRADE_EXCITES * (1 - TRADE_MEMORY)
         buys = 0.5 + 0.4 * math.tanh(self._path.momentum())
         yield self._take(taker_buys=self._random.random() < buys)
 
     def _take(self, *, taker_buys: bool) -> Print:
+        self._excitement += TRADE_EXCITES * (1 - TRADE_MEMORY)
         ladder = self.asks if taker_buys else self.bids
         price, shown = ladder.best, ladder.best_size
         size = min(self._size(0.15, 1.3), shown)
