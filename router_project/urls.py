@@ -7,11 +7,6 @@ from drf_spectacular.views import SpectacularJSONAPIView, SpectacularRedocView, 
 
 from router_project import openapi, views  # noqa: F401 - openapi registers our security scheme
 
-
-class Redoc(SpectacularRedocView):
-    template_name = "router_project/redoc.html"
-
-
 session = [
     path("login", LoginView.as_view(template_name="rest_framework/login.html"), name="login"),
     path("logout", LogoutView.as_view(), name="logout"),

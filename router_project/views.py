@@ -8,6 +8,7 @@ from django.db import DEFAULT_DB_ALIAS, connection, connections
 from django.db.migrations.executor import MigrationExecutor
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.views.decorators.http import require_safe
 from drf_spectacular.utils import OpenApiResponse, extend_schema
 from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
@@ -57,16 +58,19 @@ class ReadyView(_Plain):
         return Response({"status": "ready", "source": settings.MARKET_SOURCE})
 
 
+@require_safe
 def home(request: HttpRequest) -> HttpResponse:
     """Show what this is, and where to go on."""
     status = async_to_sync(services.status)()
     return render(request, "router_project/home.html", {"status": status, "version": settings.VERSION})
 
 
+@require_safe
 def asyncapi(_request: HttpRequest) -> HttpResponse:
     return HttpResponse(strict_json.dumps(document()), content_type=JSON)
 
 
+@require_safe
 def socket_docs(request: HttpRequest) -> HttpResponse:
     """Show the WebSocket's messages for people."""
     described = document()
