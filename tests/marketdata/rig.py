@@ -105,6 +105,8 @@ async def rig(
             tasks.append(asyncio.create_task(VenueWorker(venue, market.urls[name], venue_market).run()))
         try:
             await made.all_live()
+            for name in VENUES:
+                await market[name].connected()
             yield made
         finally:
             for task in tasks:

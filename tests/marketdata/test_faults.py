@@ -9,6 +9,7 @@ from decimal import Decimal
 import pytest
 
 from core.touch import EMPTY
+from marketdata.market import USUAL_GAP_SAMPLES
 from tests.marketdata.rig import Message, Rig, rig
 
 BTC, ETH = "BTC-USDT", "ETH-USDT"
@@ -19,7 +20,7 @@ ONE = Decimal(1)
 
 @pytest.fixture
 async def running() -> AsyncIterator[Rig]:
-    async with rig(BTC, ETH, stale_after_s=STALE_AFTER_S) as made:
+    async with rig(BTC, ETH, stale_after_s=STALE_AFTER_S, rate=4) as made:
         for instrument in (BTC, ETH):
             await made.subscribe("trades", instrument)
         yield made
@@ -55,6 +56,8 @@ async def quoted_again(running: Rig, venue: str, *, timeout_s: float) -> None:
 async def test_a_silent_venue_leaves_the_touch_in_time_and_comes_back(
     running: Rig, venue: str, answering: bool
 ) -> None:
+    while running.publisher.markets[venue].frames < 2 * USUAL_GAP_SAMPLES:  # it was busy: its silence means something
+        await running.told.until(lambda message: message["type"] == "best_touch", after=running.mark())
     mark = running.mark()
     began_s = time.monotonic()
     running.market[venue].stall(answering=answering)
@@ -124,16 +127,18 @@ async def test_garbage_is_counted_and_nothing_else_happens(running: Rig, venue: 
 
 
 async def test_a_wrong_checksum_takes_the_book_away_until_a_new_snapshot(running: Rig) -> None:
-    await running.subscribe("orderbook", BTC, "kraken", 10)
-    await running.told.until(lambda message: message["type"] == "orderbook" and bool(message["data"]["bids"]))
+    def book(message: Message, *, empty: bool) -> bool:
+        return message["type"] == "orderbook" and bool(message["data"]["bids"]) is not empty
+
+    for instrument in (BTC, ETH):
+        await running.subscribe("orderbook", instrument, "kraken", 10)
+    await running.told.until(lambda message: book(message, empty=False))
     mark = running.mark()
-    running.market["kraken"].corrupt_checksum()
-    emptied = await running.told.until(
-        lambda message: message["type"] == "orderbook" and not message["data"]["bids"], after=mark
-    )
-    mark = running.told.messages.index(emptied)
+    running.market["kraken"].corrupt_checksum()  # of the next book that moves, whichever it is
+    emptied = await running.told.until(lambda message: book(message, empty=True), after=mark)
+    symbol, mark = emptied["data"]["symbol"], running.told.messages.index(emptied)
     await running.told.until(
-        lambda message: message["type"] == "orderbook" and bool(message["data"]["bids"]), after=mark, timeout_s=3
+        lambda message: book(message, empty=False) and message["data"]["symbol"] == symbol, after=mark, timeout_s=3
     )
     assert not left_live(running.told.messages)
 
@@ -143,7 +148,9 @@ async def test_missing_trades_are_told_as_a_gap(running: Rig, venue: str) -> Non
     simulated = running.market[venue]
     simulated.pause_market()
     first = simulated.trade(BTC, Decimal(50_000), ONE, "buy")
-    await running.told.until(lambda message: message["type"] == "trades" and message["data"]["trade_id"] == str(first))
+    await running.told.until(
+        lambda message: is_trade(message, venue, "BTCUSDT") and message["data"]["trade_id"] == str(first)
+    )
     mark = running.mark()
     simulated.skip_trades(5)
     second = simulated.trade(BTC, Decimal(50_000), ONE, "sell")
@@ -151,7 +158,7 @@ async def test_missing_trades_are_told_as_a_gap(running: Rig, venue: str) -> Non
     assert second == first + 6
     assert (gap["exchange"], gap["symbol"], gap["from_id"], gap["to_id"]) == (venue, "BTCUSDT", first + 1, second - 1)
     await running.told.until(
-        lambda message: message["type"] == "trades" and message["data"]["trade_id"] == str(second), after=mark
+        lambda message: is_trade(message, venue, "BTCUSDT") and message["data"]["trade_id"] == str(second), after=mark
     )
 
 
