@@ -1,6 +1,8 @@
 """Registers users, logs them in and renews their tokens."""
 
+import secrets
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from django.conf import settings
@@ -62,13 +64,20 @@ def login(*, username: str, password: str) -> Session:
         Unauthorized: wrong name or password, or an inactive user: the same words after the same work.
         Busy: too many passwords are being hashed.
     """
+    nobody = _nobodys_password()
     user = selectors.user_by_name(username)
-    if user is None or not user.has_usable_password():
-        make_password(password)  # as much work as a check
-        raise Unauthorized(WRONG_CREDENTIALS)
-    if not check_password(password, user.password) or not user.is_active:
+    known = user is not None and user.has_usable_password()
+    # One check in every case, so that the time tells nothing either.
+    matches = check_password(password, user.password if user is not None and known else nobody)
+    if user is None or not known or not matches or not user.is_active:
         raise Unauthorized(WRONG_CREDENTIALS)
     return _session(user)
+
+
+@cache
+def _nobodys_password() -> str:
+    """Return a hash that no password matches."""
+    return make_password(secrets.token_urlsafe())
 
 
 def refresh(*, refresh_token: str) -> Session:

@@ -6,6 +6,7 @@ from asgiref.sync import async_to_sync
 from django.conf import settings
 from django.http import HttpResponse
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
+from prometheus_client import CONTENT_TYPE_LATEST
 from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -16,7 +17,6 @@ from marketdata import serializers, services
 from marketdata.frames import SINGULAR
 
 ORDER_TYPES = ("limit", "market", "ioc")
-METRICS_TYPE = "text/plain; version=1.0.0; charset=utf-8"
 
 UNKNOWN = OpenApiResponse(description="`unknown_exchange`, `unknown_symbol`, or `not_carried` by this exchange.")
 WRONG = OpenApiResponse(description="A parameter is wrong; `detail` lists each with its place.")
@@ -135,4 +135,4 @@ class MetricsView(_Plain):
     @extend_schema(summary="Metrics", tags=["state"], responses={(200, "text/plain"): str})
     def get(self, _request: Request) -> HttpResponse:
         """Prometheus text."""
-        return HttpResponse(async_to_sync(services.metrics_text)(), content_type=METRICS_TYPE)
+        return HttpResponse(async_to_sync(services.metrics_text)(), content_type=CONTENT_TYPE_LATEST)

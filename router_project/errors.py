@@ -8,7 +8,7 @@ import errno
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 from django.conf import settings
@@ -24,6 +24,8 @@ from core import strict_json
 from core.errors import DomainError, Invalid, Malformed, NotFound, Refused, TooLarge, Unauthorized, Unavailable
 
 log = structlog.get_logger(__name__)
+
+R = TypeVar("R", bound=HttpResponseBase)
 
 JSON = "application/json"
 RETRY_AFTER_S = 1
@@ -131,9 +133,9 @@ def exception_handler(error: Exception, context: Mapping[str, Any]) -> Response 
     found = answer_for(error, place=place)
     if found is None:
         return None
-    if found.status >= 500:
+    if found.status >= 500 and not isinstance(error, DomainError):
         log.warning("a request could not be served", status=found.status, error=type(error).__name__)
-    return Response(found.body, status=found.status, headers=found.headers)
+    return _known(Response(found.body, status=found.status, headers=found.headers))
 
 
 class JsonErrors:
@@ -157,7 +159,7 @@ class JsonErrors:
     def process_exception(self, _request: HttpRequest, error: Exception) -> HttpResponse | None:
         """Answer what a plain Django view raised."""
         found = None if isinstance(error, Http404 | PermissionDenied) else answer_for(error)
-        return None if found is None else _response(found)
+        return None if found is None else _known(_response(found))
 
 
 def bad_request(_request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
@@ -264,6 +266,12 @@ def _is_json(response: HttpResponseBase) -> bool:
 
 def _response(found: Answer) -> HttpResponse:
     return HttpResponse(found.json(), status=found.status, content_type=JSON, headers=found.headers)
+
+
+def _known(response: R) -> R:
+    """Keep an expected 503 out of Django's log of faults: a flood of them would fill it."""
+    response._has_been_logged = True  # type: ignore[attr-defined]  # what django.utils.log.log_response looks at
+    return response
 
 
 def _phrase(status: int) -> str:

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from corsheaders.defaults import default_headers
+
 from core.instruments import Catalogue
 from marketdata.venues import VENUES as SHIPPED_VENUES
 from router_project import logs
@@ -31,6 +33,7 @@ PORT = env.integer("PORT", 8000, least=0, most=65_535)  # 0: any free port
 DEBUG = env.flag("DEBUG", default=False)
 ALLOWED_HOSTS = list(env.words("ALLOWED_HOSTS")) or list(dict.fromkeys(("localhost", "127.0.0.1", "[::1]", HOST)))
 CORS_ALLOWED_ORIGINS = env.parsed("CORS_ORIGINS", "", check_origins)
+CORS_ALLOW_HEADERS = [*default_headers, "x-api-key", "x-token-id"]
 CORS_EXPOSE_HEADERS = ["Retry-After", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"]
 CSRF_TRUSTED_ORIGINS = CORS_ALLOWED_ORIGINS
 

@@ -223,3 +223,15 @@ def test_a_trailing_slash_is_tolerated_but_an_empty_id_deletes_nothing(client: C
     assert client.delete("/things/a/").json() == {"deleted": "a"}
     error(client.delete("/things/"), 404, "not_found")
     error(client.get("/things//"), 404, "not_found")
+
+
+def test_a_fault_of_ours_is_logged_and_an_expected_503_is_not(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    def faults() -> list[str]:
+        return [record.getMessage() for record in caplog.records if record.name == "django.request"]
+
+    for kind in ("raise", "plain"):
+        client.get(f"/{kind}/unavailable")
+        client.get(f"/{kind}/down?token=secret")
+        assert faults() == []
+    client.get("/raise/bug?token=secret")
+    assert faults() == ["Internal Server Error: /raise/bug"]
