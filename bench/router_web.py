@@ -1,6 +1,6 @@
 """The router's own web role for the delivery bench, its feeds replaced by a driver in the same process.
 
-`python -m bench.router_web PORT EVENTS PER_SECOND`, with the router's environment. Every event
+`python -m bench.router_web PORT EVENTS PER_SECOND BATCH`, with the router's environment. Every event
 takes the whole road from the channel layer on: batch, hub, frame, outbox, transport.
 """
 
@@ -28,22 +28,27 @@ INSTRUMENT = "BTC-USDT"
 PUBLISHER = uuid.uuid4().hex
 
 
-async def deliver(number: int) -> None:
-    """Publish one trade as the feeds do; one a batch, which is the dearest way."""
+async def deliver(first: int, trades: int) -> None:
+    """Publish trades as the feeds do, in one batch."""
     now_ns = time.time_ns()
-    trade = TradePrint(
-        "binance", str(number), number, number, Decimal("61837.63"), Decimal("0.00713"), Side.BUY, now_ns, now_ns
-    )
-    batch = InstrumentBatch(PUBLISHER, INSTRUMENT, number, [trade], [], [], [])
+    prints = [
+        TradePrint(
+            "binance", str(number), number, number, Decimal("61837.63"), Decimal("0.00713"), Side.BUY, now_ns, now_ns
+        )
+        for number in range(first, first + trades)
+    ]
+    batch = InstrumentBatch(PUBLISHER, INSTRUMENT, first // trades + 1, prints, [], [], [])
     await get_channel_layer().group_send(instrument_group(INSTRUMENT), instrument_message(batch))
 
 
-async def main(port: int, events: int, per_second: float) -> None:
+async def main(port: int, events: int, per_second: float, batch: int) -> None:
     await current_hub()
     server = asyncio.create_task(web_server().serve(sockets=[listen(settings.HOST, port)]))
-    await play(deliver, events=events, per_second=per_second)
+    await play(
+        lambda number: deliver((number - 1) * batch, batch), events=events // batch, per_second=per_second / batch
+    )
     await server
 
 
 if __name__ == "__main__":
-    uvloop.run(main(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])))
+    uvloop.run(main(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])))
