@@ -33,10 +33,6 @@ def authenticate_token(raw: str) -> Identity:
     return _identify(raw)[1]
 
 
-# Outside of a request nobody else would give the thread's connection back.
-authenticate_token_async = database_sync_to_async(authenticate_token, thread_sensitive=False)
-
-
 def revoked_among(identities: Iterable[Identity]) -> list[Identity]:
     """Return those whose user was deleted, disabled or has another password since. One query.
 
@@ -45,6 +41,11 @@ def revoked_among(identities: Iterable[Identity]) -> list[Identity]:
     asked = list(identities)
     users = selectors.active_users(identity.user_id for identity in asked)
     return [identity for identity in asked if _is_revoked(identity, users.get(identity.user_id))]
+
+
+# Outside of a request nobody else would give the thread's database connection back.
+authenticate_token_async = database_sync_to_async(authenticate_token, thread_sensitive=False)
+revoked_among_async = database_sync_to_async(revoked_among, thread_sensitive=False)
 
 
 class BearerAuthentication(BaseAuthentication):
