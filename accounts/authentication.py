@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 
-from channels.db import database_sync_to_async
 from msgspec import Struct
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.exceptions import AuthenticationFailed
@@ -41,11 +40,6 @@ def revoked_among(identities: Iterable[Identity]) -> list[Identity]:
     asked = list(identities)
     users = selectors.active_users(identity.user_id for identity in asked)
     return [identity for identity in asked if _is_revoked(identity, users.get(identity.user_id))]
-
-
-# Outside of a request nobody else would give the thread's database connection back.
-authenticate_token_async = database_sync_to_async(authenticate_token, thread_sensitive=False)
-revoked_among_async = database_sync_to_async(revoked_among, thread_sensitive=False)
 
 
 class BearerAuthentication(BaseAuthentication):
