@@ -20,7 +20,7 @@ def to_units(value: Decimal) -> int:
     number = int("".join(map(str, digits)))
     shift = exponent + DECIMALS
     if shift >= 0:
-        units = number * 10**shift
+        units: int = number * 10**shift
     else:
         units, rest = divmod(number, 10**-shift)
         if rest:

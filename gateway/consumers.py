@@ -8,11 +8,11 @@ from urllib.parse import parse_qs
 
 import msgspec
 import structlog
-from accounts.authentication import Identity
 from channels.exceptions import StopConsumer
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.conf import settings
 
+from accounts.authentication import Identity
 from core import strict_json
 from core.errors import DomainError, NotFound, Unauthorized, UnknownVenue
 from gateway.commands import Command, CommandError, Filter, read_command, read_filter
@@ -35,7 +35,7 @@ CLOSE_POLICY = 1008
 NO_LAYER = "none"  # consumers have no channel of their own: the hub brings what they send
 
 
-class _Socket(AsyncWebsocketConsumer):
+class _Socket(AsyncWebsocketConsumer):  # type: ignore[misc] # Channels ships no types
     """What the sockets share: an outbox, a place under the sessions' clock, and no thread hop per message."""
 
     channel_layer_alias = NO_LAYER
@@ -150,10 +150,12 @@ class ClientSocket(_Socket):
 
     def _credential(self) -> str | None:
         """Return the token that came with the handshake: `?token=`, or an Authorization header."""
-        query = parse_qs(self.scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
+        query_string: bytes = self.scope.get("query_string", b"")
+        query = parse_qs(query_string.decode("latin-1"), keep_blank_values=True)
         if "token" in query:
             return query["token"][-1]
-        for name, value in self.scope.get("headers", ()):
+        headers: list[tuple[bytes, bytes]] = self.scope.get("headers", [])
+        for name, value in headers:
             if name == b"authorization":
                 scheme, _, token = value.decode("latin-1").partition(" ")
                 return token.strip() if scheme.lower() == "bearer" else scheme

@@ -45,7 +45,6 @@ class VenueWorker:
     def __init__(self, venue: Venue, url: str, market: VenueMarket) -> None:
         self.venue = venue
         self.market = market
-        self.reconnects = 0
         self._url = url
         self._failures = 0
         self._blocked = False
@@ -66,7 +65,7 @@ class VenueWorker:
                 "venue disconnected", venue=self.venue.name, reason=self.market.reason, retry_in_s=round(wait, 1)
             )
             await asyncio.sleep(wait)
-            self.reconnects += 1
+            self.market.counters["reconnects"] += 1
             self._failures += 1
 
     async def _connect_and_read(self) -> None:
@@ -156,7 +155,8 @@ class VenueWorker:
         if self._blocked:
             return BACKOFF_BLOCKED_S
         ceiling = min(BACKOFF_FIRST_S * 2**self._failures, BACKOFF_MAX_S)
-        return ceiling * random.uniform(0.5, 1.0)  # noqa: S311 - spreads retries, hides nothing
+        wait: float = ceiling * random.uniform(0.5, 1.0)  # noqa: S311 - spreads retries, hides nothing
+        return wait
 
 
 class _GivenUp(Exception):
@@ -277,7 +277,8 @@ class _Connection:
 def _rotation_ns(venue: Venue) -> float:
     if venue.rotate_after_s is None:
         return float("inf")
-    return venue.rotate_after_s * NS * (1 - random.uniform(0, ROTATION_JITTER))  # noqa: S311
+    shorter: float = random.uniform(0, ROTATION_JITTER)  # noqa: S311 - spreads connections, hides nothing
+    return venue.rotate_after_s * NS * (1 - shorter)
 
 
 def _describe(error: BaseException) -> str:

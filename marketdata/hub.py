@@ -252,9 +252,7 @@ class Hub:
             return frames.candle_data(topic.symbol, key.venue, candle) if candle else None
         if key.stream == "orderbook":
             return self._book_data(topic, interest, now_ns)
-        if topic.ewma is not None and topic.ewma.value is not None and key.argument is not None:
-            return frames.ewma_data(topic.symbol, key.venue, key.argument, topic.ewma.value, topic.time_ns)
-        return None
+        return _ewma_data(topic)
 
     def _book_data(self, topic: _Topic, interest: _Interest, now_ns: int) -> str | None:
         key, depth = topic.key, int(topic.key.argument or BOOKS_DEPTH)
@@ -443,9 +441,8 @@ class Hub:
                 self._tell_ewma(topic, now_ns)
 
     def _tell_ewma(self, topic: _Topic, now_ns: int) -> None:
-        if topic.ewma is not None and topic.ewma.value is not None and topic.key.argument is not None:
-            key = topic.key
-            data = frames.ewma_data(topic.symbol, key.venue, key.argument, topic.ewma.value, topic.time_ns)
+        data = _ewma_data(topic)
+        if data is not None:
             topic.send(data, now_ns, conflate=True)
 
     def _take_candle(self, instrument: str, interest: _Interest, update: CandleUpdate) -> None:
@@ -540,6 +537,13 @@ def book_of_all(symbol: str, books: dict[str, BookUpdate], depth: int, now_ns: i
     bids = frames.merge_levels({name: book.bids for name, book in books.items()}, depth=depth, best_is_highest=True)
     asks = frames.merge_levels({name: book.asks for name, book in books.items()}, depth=depth, best_is_highest=False)
     return frames.book_data(symbol, ALL, frames.venue_levels(bids), frames.venue_levels(asks), now_ns, depth)
+
+
+def _ewma_data(topic: _Topic) -> str | None:
+    """Write a topic's average; None for other topics, and before the first trade."""
+    if topic.ewma is None or topic.ewma.value is None or topic.key.argument is None:
+        return None
+    return frames.ewma_data(topic.symbol, topic.key.venue, topic.key.argument, topic.ewma.value, topic.time_ns)
 
 
 def _without_feeds(status: VenueStatus) -> VenueStatus:

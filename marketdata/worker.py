@@ -3,8 +3,9 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import structlog
 from channels.layers import get_channel_layer
@@ -18,6 +19,8 @@ from marketdata.market import VenueMarket
 from marketdata.publish import Publisher
 from marketdata.simulated import SimulatedVenues
 from marketdata.venues import VENUES
+
+T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
@@ -68,14 +71,14 @@ class CandleStore:
             self._executor.shutdown(wait=False)
 
     async def _store(self) -> None:
-        rows = list(self._waiting)
+        rows, lost = list(self._waiting), self.lost
         if rows:
             await self._in_thread(history.store, rows)
-            for _ in rows:
+            for _ in range(len(rows) - (self.lost - lost)):  # some may have been given up meanwhile
                 self._waiting.popleft()
 
-    async def _in_thread(self, call, *args):  # type: ignore[no-untyped-def]
-        def run():  # type: ignore[no-untyped-def]
+    async def _in_thread(self, call: Callable[..., T], *args: object) -> T:
+        def run() -> T:
             close_old_connections()
             return call(*args)
 

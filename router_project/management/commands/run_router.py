@@ -22,6 +22,7 @@ from marketdata import history
 from marketdata.connection import reachable
 from marketdata.services import current_hub, stop_hub
 from marketdata.worker import run_feeds
+from router_project.http_protocol import RouterHttpProtocol
 
 log = structlog.get_logger(__name__)
 
@@ -110,7 +111,7 @@ def web_server() -> uvicorn.Server:
         ws_ping_interval=WS_PING_INTERVAL_S,
         ws_ping_timeout=WS_PING_INTERVAL_S,
         ws_per_message_deflate=False,
-        http="httptools",
+        http=RouterHttpProtocol,
         lifespan="off",
         access_log=False,
         log_config=None,
