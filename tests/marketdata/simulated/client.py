@@ -42,6 +42,16 @@ class Client:
     async def take(self, count: int, wanted: Callable[[Frame], bool] = lambda frame: True) -> list[Frame]:
         return [await self.until(wanted) for _ in range(count)]
 
+    async def rest(self, silence_s: float) -> list[Frame]:
+        """Read until nothing came for a while, and return the frames that are objects."""
+        frames: list[Frame] = []
+        with contextlib.suppress(TimeoutError):
+            while True:
+                async with asyncio.timeout(silence_s):
+                    text = await self.socket.recv()
+                frames.append(json.loads(text, parse_float=Decimal, parse_int=Decimal))
+        return frames
+
     async def is_silent(self, seconds: float) -> bool:
         try:
             async with asyncio.timeout(seconds):
