@@ -48,7 +48,8 @@ class Fed:
 
 @contextlib.asynccontextmanager
 async def fed(market: SimulatedVenues, venue: str, *instruments: str) -> AsyncIterator[Fed]:
-    async with connect(market.urls[venue], proxy=None, compression=None, ping_interval=None, max_size=None) as socket:
+    url = market.urls[venue]
+    async with connect(url, proxy=None, compression=None, ping_interval=None, max_size=None, max_queue=None) as socket:
         session = FeedSession(VENUES[venue], instruments)
         session.opened(time.monotonic_ns())
         yield Fed(session, socket)
