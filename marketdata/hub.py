@@ -49,6 +49,7 @@ WATCH_INTERVAL_S = 0.5
 FIRST_NEWS_S = 1.5  # how long a reader waits for an instrument that nobody wanted until now
 BOOKS_DEPTH = 10  # levels of a side on /ws/orderbook
 RETRY_S = 0.5
+REJOIN_S = 5.0  # without a batch
 QUICK_STREAMS = frozenset({"best_touch"})  # served from the touches that every process holds
 
 
@@ -140,6 +141,7 @@ class Hub:
         self._heard_s: dict[str, float] = {}  # venue → when its feeds last beat
         self._sequences: dict[str, int] = {}
         self._trades_seen = 0
+        self._batch_s = time.monotonic()  # when the last touches came
         self._books_subscribers: dict[str, set[Subscriber]] = {}
         self._channel = ""
         self._tasks: list[asyncio.Task[None]] = []
@@ -287,10 +289,22 @@ class Hub:
             self._interest_changed.clear()
             try:
                 if self._channel:
+                    await self._rejoin_when_silent()
                     await self._tend_interests()
             except Exception:
                 log.exception("asking the feeds for instruments failed")
                 await asyncio.sleep(RETRY_S)
+
+    async def _rejoin_when_silent(self) -> None:
+        """Join the groups again when nothing comes any more: a layer may have forgotten us, and would not say so."""
+        now_s = time.monotonic()
+        if now_s - self._batch_s < REJOIN_S:
+            return
+        self._batch_s = now_s
+        await self._layer.group_add(TOUCH_GROUP, self._channel)
+        for interest in self._interests.values():
+            interest.joined = False
+        self._ask_again()
 
     async def _tend_interests(self) -> None:
         for instrument, interest in tuple(self._interests.items()):
@@ -306,6 +320,12 @@ class Hub:
                 interest.asked_s = now_s
                 await self._layer.group_send(REQUEST_GROUP, interest_message(instrument))
 
+    def _ask_again(self) -> None:
+        """Tell feeds that know nothing of us yet what we want."""
+        for interest in self._interests.values():
+            interest.asked_s = 0.0
+        self._interest_changed.set()
+
     # -- batches
 
     async def _receive_loop(self) -> None:
@@ -314,9 +334,9 @@ class Hub:
                 channel = await self._layer.new_channel()
                 await self._layer.group_add(TOUCH_GROUP, channel)
                 for interest in self._interests.values():
-                    interest.joined, interest.asked_s = False, 0.0
+                    interest.joined = False
                 self._channel = channel
-                self._interest_changed.set()
+                self._ask_again()
                 while True:
                     self._take(await self._layer.receive(channel))
             except Exception:
@@ -336,7 +356,10 @@ class Hub:
             log.exception("a batch of market data could not be taken")
 
     def _take_touches(self, batch: TouchBatch) -> None:
+        self._batch_s = time.monotonic()
         self.source = batch.source
+        if batch.publisher not in self._sequences:
+            self._ask_again()
         self._count_loss(self._sequences, batch.publisher, batch.sequence)
         changed: set[str] = set()
         for status in batch.statuses:

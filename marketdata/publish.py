@@ -6,6 +6,7 @@ goes out `FLUSH_S` after the first news, a heartbeat with everything once a seco
 """
 
 import asyncio
+import contextlib
 import time
 import uuid
 from collections import deque
@@ -43,6 +44,7 @@ FLUSH_S = 0.002  # from the first news of a batch to its sending
 BOOK_INTERVAL_S = 0.1
 CANDLE_TICKS_PER_S = 4  # one falls on the grace's end
 TRADES_PENDING_MAX = 50_000  # an instrument's trades while the layer is away; beyond it the oldest are a gap
+REJOIN_S = 15.0  # without a request: those who want something repeat it sooner
 RETRY_S = 0.5  # after the layer refused a message
 
 ClosedCandles = Callable[[str, str, Sequence[Candle]], None]  # venue or "all", instrument, candles
@@ -285,9 +287,13 @@ class Publisher:
                 channel = await self._layer.new_channel()
                 await self._layer.group_add(REQUEST_GROUP, channel)
                 while True:
-                    message = await self._layer.receive(channel)
-                    if message["type"] == "market.interest":
-                        self._want(message["instrument"])
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(REJOIN_S):
+                            message = await self._layer.receive(channel)
+                            if message["type"] == "market.interest":
+                                self._want(message["instrument"])
+                            continue
+                    await self._layer.group_add(REQUEST_GROUP, channel)  # a layer that forgot us would not say so
             except Exception:
                 log.exception("listening for requests failed")
                 await asyncio.sleep(RETRY_S)

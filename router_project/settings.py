@@ -86,7 +86,7 @@ CHANNEL_LAYERS: dict[str, dict[str, Any]] = {
         "CONFIG": {"hosts": REDIS_URLS, "prefix": env.text("CHANNEL_PREFIX", "router")},
     }
     if REDIS_URLS
-    else {"BACKEND": "channels.layers.InMemoryChannelLayer", "CONFIG": {"capacity": CHANNEL_CAPACITY}}
+    else {"BACKEND": "marketdata.layer.InProcessLayer", "CONFIG": {"capacity": CHANNEL_CAPACITY}}
 }
 
 # -- the project

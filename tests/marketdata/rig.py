@@ -8,13 +8,12 @@ from collections.abc import AsyncIterator, Callable
 from decimal import Decimal
 from typing import Any
 
-from channels.layers import InMemoryChannelLayer
-
 from core.instruments import parse_instrument
 from core.touch import Touch
 from marketdata.batches import ALL
 from marketdata.connection import VenueWorker
 from marketdata.hub import Encoded, Hub, TopicKey
+from marketdata.layer import InProcessLayer
 from marketdata.market import VenueMarket
 from marketdata.publish import Publisher
 from marketdata.simulated import SimulatedVenues
@@ -88,7 +87,7 @@ async def rig(
     *instruments: str, stale_after_s: float = 1.0, missing: dict[str, tuple[str, ...]] | None = None, rate: float = 1.0
 ) -> AsyncIterator[Rig]:
     """Run everything, with a subscriber to the touch of each instrument, until all venues are live."""
-    layer = InMemoryChannelLayer(capacity=10_000)
+    layer = InProcessLayer(capacity=10_000)
     async with SimulatedVenues(instruments, seed=7, rate=rate, missing=missing or {}) as market:
         publisher = Publisher(
             layer, source="simulated", instruments=instruments, venues=tuple(VENUES), closed=lambda *closed: None
