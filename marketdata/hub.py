@@ -132,6 +132,7 @@ class Hub:
         self.statuses: dict[str, VenueStatus] = {}
         self.counters: Counter[str] = Counter()
         self.touch_listeners: list[Callable[[str], None]] = []  # called with each instrument whose touch changed
+        self.listening = asyncio.Event()  # set while the layer delivers to this process
         self._layer = layer
         self._boards = {name: TouchBoard(self.venues) for name in self.instruments}
         self._topics: dict[TopicKey, _Topic] = {}
@@ -160,6 +161,11 @@ class Hub:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
 
+    def knows(self, instrument: str) -> bool:
+        """True when the instrument's trades, candles and books come in."""
+        interest = self._interests.get(instrument)
+        return interest is not None and interest.told.is_set()
+
     # -- what is known now
 
     def touch(self, instrument: str, venue: str = ALL) -> Touch:
@@ -184,7 +190,7 @@ class Hub:
 
     async def _known(self, instrument: str) -> _Interest:
         interest = self._want(instrument, lease=True)
-        if not interest.told.is_set() and self._heard_s:
+        if not interest.told.is_set():
             try:
                 await asyncio.wait_for(interest.told.wait(), FIRST_NEWS_S)
             except TimeoutError:
@@ -288,7 +294,7 @@ class Hub:
                 await asyncio.wait_for(self._interest_changed.wait(), WATCH_INTERVAL_S)
             self._interest_changed.clear()
             try:
-                if self._channel:
+                if self.listening.is_set():
                     await self._rejoin_when_silent()
                     await self._tend_interests()
             except Exception:
@@ -336,11 +342,12 @@ class Hub:
                 for interest in self._interests.values():
                     interest.joined = False
                 self._channel = channel
+                self.listening.set()
                 self._ask_again()
                 while True:
                     self._take(await self._layer.receive(channel))
             except Exception:
-                self._channel = ""
+                self.listening.clear()
                 log.exception("receiving market data failed")
                 await asyncio.sleep(RETRY_S)
 

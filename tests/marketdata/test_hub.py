@@ -1,0 +1,192 @@
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from core.candles import Candle
+from core.events import Side
+from core.instruments import parse_instrument
+from core.touch import EMPTY
+from marketdata import batches, hub
+from marketdata.batches import (
+    REQUEST_GROUP,
+    TOUCH_GROUP,
+    BookUpdate,
+    CandleUpdate,
+    InstrumentBatch,
+    QuoteSlot,
+    TouchBatch,
+    TradePrint,
+    VenueStatus,
+    instrument_group,
+    instrument_message,
+    touch_message,
+)
+from marketdata.hub import Hub
+from marketdata.layer import InProcessLayer
+from tests.marketdata.rig import Recorder
+
+BTC = "BTC-USDT"
+NS = 1_000_000_000
+ONE = Decimal(1)
+
+
+class Feeds:
+    """The feeds' side of the layer, spoken by hand."""
+
+    def __init__(self, layer: InProcessLayer, publisher: str = "feeds-1") -> None:
+        self.layer = layer
+        self.publisher = publisher
+        self.sequence = 0
+        self.batches = 0
+        self.requests = ""
+
+    async def listen(self) -> None:
+        self.requests = await self.layer.new_channel()
+        await self.layer.group_add(REQUEST_GROUP, self.requests)
+
+    async def touch(self, *quotes: QuoteSlot, states: dict[str, str] | None = None, heartbeat: bool = False) -> None:
+        self.sequence += 1
+        statuses = [status(venue, state) for venue, state in (states or {}).items()]
+        batch = TouchBatch(self.publisher, self.sequence, heartbeat, "simulated", list(quotes), statuses)
+        await self.layer.group_send(TOUCH_GROUP, touch_message(batch))
+
+    async def instrument(self, **news: list[Any]) -> None:
+        self.batches += 1
+        whole = {"trades": [], "candles": [], "books": [], "gaps": []} | news
+        batch = InstrumentBatch(self.publisher, BTC, self.batches, **whole)
+        await self.layer.group_send(instrument_group(BTC), instrument_message(batch))
+
+
+def status(venue: str, state: str) -> VenueStatus:
+    return VenueStatus(venue, state, "", (BTC,), {}, 0.0, 0.0, 1.0, {})
+
+
+def slot(venue: str, bid: int, ask: int) -> QuoteSlot:
+    return QuoteSlot(venue, BTC, Decimal(bid), ONE, Decimal(ask), ONE, None, time.time_ns())
+
+
+def trade(number: int, price: int = 100, venue: str = "okx", time_ns: int = NS) -> TradePrint:
+    return TradePrint(venue, str(number), number, number, Decimal(price), ONE, Side.BUY, time_ns, time_ns)
+
+
+@pytest.fixture
+async def feeds() -> Feeds:
+    feeds = Feeds(InProcessLayer(capacity=1000))
+    await feeds.listen()
+    return feeds
+
+
+@pytest.fixture
+async def running(feeds: Feeds) -> AsyncIterator[Hub]:
+    hub = Hub(feeds.layer, [parse_instrument(BTC)], ("binance", "okx"))
+    await hub.start()
+    await hub.listening.wait()
+    yield hub
+    await hub.stop()
+
+
+async def subscribe(running: Hub, feeds: Feeds, *key: Any) -> Recorder:
+    """Subscribe as a socket does, the feeds answering the hub's request."""
+    told = Recorder()
+    waking = asyncio.create_task(running.awaken(key[0], BTC))
+    if key[0] != "best_touch" and not running.knows(BTC):
+        assert (await feeds.layer.receive(feeds.requests))["instrument"] == BTC
+        await feeds.instrument(books=[BookUpdate("okx", ((ONE, ONE),), ((ONE + 1, ONE),), NS)])
+    await waking
+    for frame in running.join(told, running.topic_key(*key)):
+        told.push(frame, None)
+    return told
+
+
+async def test_without_a_heartbeat_every_venue_is_stale_and_its_subscribers_know(
+    running: Hub, feeds: Feeds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "HEARTBEAT_LOST_S", 0.2)
+    told = await subscribe(running, feeds, "best_touch", BTC, "all")
+    await feeds.touch(slot("okx", 100, 101), states={"okx": "live"}, heartbeat=True)
+    await told.until(lambda message: message["type"] == "best_touch" and message["data"]["best_bid"] == 100)
+
+    stale = await told.until(lambda message: message["type"] == "venue" and message["state"] == "stale")
+
+    assert stale["exchange"] == "okx"
+    assert running.touch(BTC) == EMPTY
+    await feeds.touch(slot("okx", 100, 101), states={"okx": "live"}, heartbeat=True)
+    await told.until(
+        lambda message: message["type"] == "best_touch" and message["data"]["best_bid"] == 100, after=len(told.messages)
+    )
+
+
+async def test_trades_that_the_layer_lost_are_told_as_a_gap_and_counted(running: Hub, feeds: Feeds) -> None:
+    told = await subscribe(running, feeds, "trades", BTC, "all")
+    await feeds.instrument(trades=[trade(1), trade(2)])
+    feeds.batches += 1  # a batch that never arrives
+    await feeds.instrument(trades=[trade(6)])
+
+    gap = await told.until(lambda message: message["type"] == "gap")
+    await told.until(lambda message: message["type"] == "trades" and message["data"]["trade_id"] == "6")
+
+    assert (gap["exchange"], gap["from_id"], gap["to_id"]) == ("okx", 3, 5)
+    assert running.counters["batches_lost"] == 1
+    assert running.counters["trades_lost_by_layer"] == 3
+
+
+async def test_feeds_that_start_anew_are_asked_for_what_is_wanted_at_once(running: Hub, feeds: Feeds) -> None:
+    await subscribe(running, feeds, "trades", BTC, "all")
+    others = Feeds(feeds.layer, "feeds-2")
+    await others.listen()
+    await others.touch(states={"okx": "live"}, heartbeat=True)
+    async with asyncio.timeout(2):
+        assert (await feeds.layer.receive(others.requests))["instrument"] == BTC
+
+
+async def test_a_hub_that_the_layer_forgot_joins_again(
+    running: Hub, feeds: Feeds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "REJOIN_S", 0.1)
+    await feeds.touch(states={"okx": "live"}, heartbeat=True)
+    feeds.layer._groups.clear()
+    told = await subscribe(running, feeds, "best_touch", BTC, "okx")
+    async with asyncio.timeout(5):
+        while running.touch(BTC, "okx") == EMPTY:
+            await feeds.touch(slot("okx", 100, 101), states={"okx": "live"}, heartbeat=True)
+            await asyncio.sleep(0.05)
+    await told.until(lambda message: message["type"] == "best_touch" and message["data"]["best_ask"] == 101)
+
+
+async def test_each_average_begins_with_the_first_trade_after_its_subscription(running: Hub, feeds: Feeds) -> None:
+    first = await subscribe(running, feeds, "ewma", BTC, "all", 10.0)
+    await feeds.instrument(trades=[trade(1, price=100, time_ns=1 * NS)])
+    await first.until(lambda message: message["type"] == "ewma")
+    second = await subscribe(running, feeds, "ewma", BTC, "all", 10.0)
+    assert second.messages == []
+    await feeds.instrument(trades=[trade(2, price=200, time_ns=11 * NS)])
+
+    assert (await second.until(lambda message: message["type"] == "ewma"))["data"]["value"] == 200
+    moved = await first.until(lambda message: message["data"]["value"] != 100)
+    assert moved["data"]["value"] == 150
+
+
+async def test_nothing_of_an_instrument_is_asked_for_until_somebody_wants_it(running: Hub, feeds: Feeds) -> None:
+    await subscribe(running, feeds, "best_touch", BTC, "all")
+    await feeds.touch(slot("okx", 100, 101), states={"okx": "live"}, heartbeat=True)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(2 * hub.WATCH_INTERVAL_S):
+            await feeds.layer.receive(feeds.requests)
+    assert not running.knows(BTC)
+
+
+async def test_a_venues_stream_tells_of_that_venue_alone(running: Hub, feeds: Feeds) -> None:
+    told = await subscribe(running, feeds, "trades", BTC, "binance")
+    candles = await subscribe(running, feeds, "klines", BTC, "binance", 1)
+    candle = Candle(1, 60, ONE, ONE, ONE, ONE, ONE, 1, closed=True)
+    await feeds.instrument(
+        trades=[trade(1, venue="okx"), trade(7, venue="binance")],
+        candles=[CandleUpdate("okx", candle), CandleUpdate(batches.ALL, candle), CandleUpdate("binance", candle)],
+    )
+    await told.until(lambda message: message["data"]["trade_id"] == "7")
+    await candles.until(lambda message: message["data"]["is_closed"])
+    assert [message["data"]["exchange"] for message in told.messages + candles.messages] == ["binance", "binance"]
