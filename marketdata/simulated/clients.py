@@ -63,7 +63,7 @@ class ClientSocket:
             self.abort()
 
     def subscribe(self, topic: Topic) -> None:
-        pass  # the others' deltas end where this one's snapshot begins
+        self._venue.flush(topic.instrument)  # the others' deltas end where this one's snapshot begins
         self.topics.add(topic)
         self._venue.listeners.setdefault(topic, set()).add(self)
 
