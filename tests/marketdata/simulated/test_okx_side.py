@@ -4,6 +4,7 @@ import itertools
 from decimal import Decimal
 
 from marketdata.simulated import SimulatedVenues
+from marketdata.simulated.maker import Touch
 from tests.marketdata.simulated.client import BTC, ETH, Client, Frame, client, depth_of, subscribe, touch_of, trade_ids
 
 
@@ -156,3 +157,19 @@ async def test_the_instrument_list_names_what_is_carried(market: SimulatedVenues
         listing = await okx.until(lambda frame: is_channel(frame, "instruments"))
     assert {pair["instId"] for pair in listing["data"]} == {BTC, ETH}
     assert all(pair["state"] == "live" and Decimal(pair["tickSz"]) > 0 for pair in listing["data"])
+
+
+async def test_a_snapshot_for_one_brings_the_other_up_to_it_first(market: SimulatedVenues) -> None:
+    async with client(market, "okx") as first, client(market, "okx") as second:
+        await ask(first, "books", instId=BTC)
+        await first.until(lambda frame: is_channel(frame, "books"))
+        market["okx"].pause_market()
+        await first.rest(0.2)
+        maker = market["okx"].makers[BTC]
+        maker.pin(Touch(100, 5, 200, 6))  # a change that nobody has been told of yet
+        await ask(second, "books", instId=BTC)
+        snapshot = await second.until(lambda frame: is_channel(frame, "books"))
+        update = await first.until(lambda frame: is_channel(frame, "books"))
+    assert (snapshot["action"], update["action"]) == ("snapshot", "update")
+    assert snapshot["data"][0]["seqId"] == update["data"][0]["seqId"]
+    assert ["1", "0.00000005"] in [level[:2] for level in update["data"][0]["bids"]]
