@@ -8,6 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+# In CI the examples are the same in every run: a failure is the change's, and can be run again.
+settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True)
+settings.register_profile("here", deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "here"))
 
 ROOT = Path(__file__).resolve().parent.parent
 CAPTURES = Path(os.environ.get("ROUTER_CAPTURES", ROOT.parent / "shared" / "captures"))

@@ -4,7 +4,7 @@ import zlib
 from decimal import Decimal
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from core.book import BadChecksum, Book, BookError, CrossedBook
@@ -235,20 +235,20 @@ def test_any_sequence_gives_the_book_of_the_naive_model(messages: list[BookDelta
         assert book.best() == (image.bids[0] if image.bids else None, image.asks[0] if image.asks else None)
 
 
-@given(
-    messages=st.lists(MESSAGES, min_size=1, max_size=10),
-    level=st.integers(0, 9),
-    digit=st.integers(0, 2),
-)
-def test_any_changed_digit_fails_the_checksum(messages: list[BookDelta], level: int, digit: int) -> None:
+SIDE_SIZES = st.lists(st.integers(1, 5000).map(lambda thousandths: D(thousandths).scaleb(-3)), min_size=1, max_size=12)
+
+
+@given(bid_sizes=SIDE_SIZES, ask_sizes=SIDE_SIZES, level=st.integers(0, 9), digit=st.integers(0, 2))
+def test_any_changed_digit_fails_the_checksum(bid_sizes: list[D], ask_sizes: list[D], level: int, digit: int) -> None:
+    bids = tuple((D(100) - D(number).scaleb(-2), size) for number, size in enumerate(bid_sizes))
+    asks = [(D(101) + D(number).scaleb(-2), size) for number, size in enumerate(ask_sizes)]
     model = Model(10)
-    for message in messages:
-        model.apply(message)
-    assume(model.asks)
+    model.apply(snapshot(bids, tuple(asks), None))
     checksum = zlib.crc32(model.text())
-    asks = sorted(model.asks.items())
-    price, size = asks[level % len(asks)]
-    asks[level % len(asks)] = (price, size + D(1).scaleb(digit - 3))
+    Book(10, 2, 3).apply(snapshot(bids, tuple(asks), checksum))
+    changed = level % min(len(asks), 10)
+    price, size = asks[changed]
+    asks[changed] = (price, size + D(1).scaleb(digit - 3))
 
     with pytest.raises(BadChecksum):
-        Book(10, 2, 3).apply(snapshot(tuple((model.bids or {}).items()), tuple(asks), checksum))
+        Book(10, 2, 3).apply(snapshot(bids, tuple(asks), checksum))
