@@ -14,7 +14,7 @@ from django.conf import settings
 
 from accounts.authentication import Identity
 from core import strict_json
-from core.errors import DomainError, NotFound, Unauthorized, UnknownVenue
+from core.errors import DomainError, NotFound, Unauthorized, Unavailable, UnknownVenue
 from gateway.commands import Command, CommandError, Filter, read_command, read_filter
 from gateway.outbox import Outbox
 from gateway.protocol import SCOPE_EXTENSION, DirectSocket
@@ -32,6 +32,7 @@ SUBSCRIPTIONS_MAX = 500
 BAD_FRAMES_MAX = 10_000  # a client that sends nothing else is not a client
 
 CLOSE_POLICY = 1008
+CLOSE_LATER = 1013
 NO_LAYER = "none"  # consumers have no channel of their own: the hub brings what they send
 
 
@@ -47,12 +48,24 @@ class _Socket(AsyncWebsocketConsumer):  # type: ignore[misc] # Channels ships no
         """Go to the handler directly: nothing here uses the thread's database connection."""
         kind = message["type"]
         if kind == "websocket.connect":
-            await self.websocket_connect(message)
+            await self._connect(message)
         elif kind == "websocket.receive":
             await self.take(message)
         elif kind == "websocket.disconnect":
             await self.end()
             raise StopConsumer
+
+    async def _connect(self, message: dict[str, Any]) -> None:
+        """Connect; a failure is told, and leaves nothing behind."""
+        try:
+            await self.websocket_connect(message)
+        except StopConsumer:
+            raise
+        except Exception:
+            if not hasattr(self, "outbox"):
+                raise  # the client is gone already
+            log.exception("a socket could not be opened")
+            await self.refuse(Unavailable("a service behind this one is not available; try again"), code=CLOSE_LATER)
 
     async def open(self) -> None:
         await self.accept()
@@ -75,17 +88,20 @@ class _Socket(AsyncWebsocketConsumer):  # type: ignore[misc] # Channels ships no
     async def end(self) -> None:
         current_sessions().discard(self)
         self.leave_all()
-        await self.outbox.close()
+        if hasattr(self, "outbox"):
+            await self.outbox.close()
 
     def say(self, message: dict[str, Any]) -> None:
         self.outbox.push(Encoded(strict_json.dumps(message)), None)
 
-    async def refuse(self, error: DomainError, reply: dict[str, Any] | None = None) -> None:
+    async def refuse(
+        self, error: DomainError, reply: dict[str, Any] | None = None, *, code: int = CLOSE_POLICY
+    ) -> None:
         """Tell why, then close; nothing else is told in between."""
         self.leave_all()
-        self.say(reply or {"type": "error", "code": error.code, "message": error.message})
-        await self.outbox.finish()
-        await self.close(CLOSE_POLICY)
+        last = reply or {"type": "error", "code": error.code, "message": error.message}
+        if not await self.outbox.finish(Encoded(strict_json.dumps(last)), code):
+            await self.close(code)
 
 
 class ClientSocket(_Socket):
@@ -128,7 +144,7 @@ class ClientSocket(_Socket):
             self._answer_error(error)
             self._bad_frames += 1
             if self._bad_frames > BAD_FRAMES_MAX:
-                await self.close(CLOSE_POLICY)
+                await self.refuse(CommandError("too_many_errors", f"more than {BAD_FRAMES_MAX} bad frames"))
         except Exception:
             log.exception("a client's frame failed")
             self._answer_error(CommandError("internal", "the server failed on this frame; it was noted"))
@@ -281,8 +297,8 @@ class BooksSocket(_Socket):
     _hub: Hub | None = None
 
     async def connect(self) -> None:
-        await self.open()
         self._venue = self.scope["url_route"]["kwargs"].get("exchange", ALL).lower()
+        await self.open()
         if self._venue not in (ALL, *settings.VENUES):
             names = ", ".join(settings.VENUES)
             await self.refuse(UnknownVenue(f"unknown exchange; choose one of {names}"))

@@ -21,6 +21,7 @@ from marketdata.hub import Encoded, TopicKey
 log = structlog.get_logger(__name__)
 
 QUEUE_MAX = 2_000  # frames that must not be conflated, waiting for one client
+QUEUE_BYTES_MAX = 4 * 2**20  # of them: answers may be long
 STALLED_AFTER_S = 10.0  # without a byte taken by the client
 FINISH_S = 1.0  # for the last words to a client that reads slowly
 SLOW_CONSUMER = Encoded(
@@ -40,6 +41,7 @@ class Outbox:
         self._direct = direct
         self._give_up = give_up  # called once when the client is too slow
         self._queue: deque[Encoded] = deque()
+        self._queue_bytes = 0
         self._latest: dict[TopicKey, Encoded] = {}
         self._blocked_since_s: float | None = None
         self._closed = False
@@ -60,8 +62,9 @@ class Outbox:
             return
         if latest is not None:
             self._latest[latest] = frame
-        elif len(self._queue) < QUEUE_MAX:
+        elif len(self._queue) < QUEUE_MAX and self._queue_bytes < QUEUE_BYTES_MAX:
             self._queue.append(frame)
+            self._queue_bytes += len(frame.text)
         else:
             self._too_slow("its queue is full")
             return
@@ -79,29 +82,47 @@ class Outbox:
             self._too_slow("it does not read")
 
     async def close(self) -> None:
-        self._closed = True
-        self._queue.clear()
-        self._latest.clear()
+        self._drop_all()
         if self._direct is not None:
             self._direct.on_writable = None
         await self._stop_pump()
 
-    async def finish(self) -> None:
-        """Send what waits and take no more: a close follows that the client must understand."""
-        self._closed = True
+    async def finish(self, last: Encoded, code: int) -> bool:
+        """Send what waits and the last words, and take no more.
+
+        Return whether the socket is closed with that; else a close has to follow. A client that
+        does not read is not waited for.
+        """
+        if self._closed:
+            return True
         if self._direct is not None:
-            while (frame := self._next()) is not None:
-                self._direct.write(frame_text(frame))
-        else:
-            await self._stop_pump()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(FINISH_S):
-                    while (frame := self._next()) is not None:
-                        await self._send({"type": "websocket.send", "text": frame.text.decode()})
+            waiting = [frame_text(frame) for frame in self._all()]
+            self._drop_all()
+            self._direct.on_writable = None
+            self._direct.end(b"".join((*waiting, frame_text(last))), code)
+            return True
+        self._closed = True
+        await self._stop_pump()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FINISH_S):
+                for frame in (*self._all(), last):
+                    await self._send({"type": "websocket.send", "text": frame.text.decode()})
+        return False
+
+    def _all(self) -> tuple[Encoded, ...]:
+        return (*self._queue, *self._latest.values())
+
+    def _drop_all(self) -> None:
+        self._closed = True
+        self._queue.clear()
+        self._queue_bytes = 0
+        self._latest.clear()
 
     def _next(self) -> Encoded | None:
         if self._queue:
-            return self._queue.popleft()
+            frame = self._queue.popleft()
+            self._queue_bytes -= len(frame.text)
+            return frame
         if self._latest:
             return self._latest.pop(next(iter(self._latest)))
         return None
@@ -134,10 +155,9 @@ class Outbox:
             await asyncio.gather(self._pump_task, return_exceptions=True)
 
     def _too_slow(self, why: str) -> None:
-        self._closed = True
-        self._queue.clear()
-        self._latest.clear()
+        self._drop_all()
         log.warning("slow client dropped", why=why)
         if self._direct is not None:
             self._direct.end(frame_text(SLOW_CONSUMER), CLOSE_SLOW)
-        self._give_up()
+        # Not at once: whoever pushes is going through the subscribers.
+        asyncio.get_running_loop().call_soon(self._give_up)

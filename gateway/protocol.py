@@ -2,10 +2,14 @@
 
 The framed bytes of an event are the same for every client (no masking, no compression), so
 they are made once and written to each transport. Anything else (handshake, pings, close,
-messages from the client) stays uvicorn's.
+messages from the client) stays uvicorn's, within bounds: one client's frames are read a slice
+at a time, so that the others get their turns, and those that nobody answers for (pings, pongs,
+fragments) are counted.
 """
 
+import asyncio
 from collections.abc import Callable
+from typing import Any
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame, Opcode
@@ -17,7 +21,14 @@ SCOPE_EXTENSION = "router.direct"
 WRITE_BUFFER_MAX = 64 * 1024  # bytes waiting in this process for one client
 ABORT_AFTER_S = 2.0  # a close that the client does not take is cut off
 
+READ_SLICE = 4 * 1024  # bytes of one client read in one turn of the loop: some hundred small frames
+UNANSWERED_PER_S_MAX = 500  # pings, pongs and fragments of messages of one client
+CLOSE_POLICY = 1008
+
 _TEXT_FIN = 0x81
+_TOO_MANY_FRAMES = Encoded(
+    b'{"type":"error","code":"too_many_frames","message":"too many pings or fragments of messages a second"}'
+)
 
 
 def frame_text(encoded: Encoded) -> bytes:
@@ -47,15 +58,18 @@ class DirectSocket:
         self.write: Callable[[bytes], None] = protocol.transport.write
 
     def end(self, last_frame: bytes, code: int) -> None:
-        """Say why, close, and cut the connection if the client does not take even that."""
+        """Say why and close without waiting: what the client does not take in time is cut off."""
         protocol = self._protocol
         transport = protocol.transport
-        if not transport.is_closing() and not protocol.close_sent:
-            transport.write(last_frame)
-            close = Frame(Opcode.CLOSE, code.to_bytes(2, "big")).serialize(mask=False)
-            transport.write(close)
+        self.writable = False
+        if transport.is_closing() or protocol.close_sent:
+            return
+        close = Frame(Opcode.CLOSE, code.to_bytes(2, "big")).serialize(mask=False)
+        transport.write(last_frame + close)
         protocol.close_sent = True
-        protocol.loop.call_later(ABORT_AFTER_S, transport.abort)
+        protocol.queue.put_nowait({"type": "websocket.disconnect", "code": code})
+        protocol.close_timer = protocol.loop.call_later(ABORT_AFTER_S, transport.abort)
+        protocol.read_on()  # the client's own close is still to come
 
     def abort(self) -> None:
         self._protocol.transport.abort()
@@ -65,6 +79,83 @@ class RouterWebSocketProtocol(WebSocketsSansIOProtocol):
     """Adds a `DirectSocket` to the scope of every accepted connection."""
 
     direct: DirectSocket | None = None
+
+    _unread: memoryview = memoryview(b"")  # received, not yet parsed: the transport is paused meanwhile
+    _turn: asyncio.Handle | None = None
+    _second = 0
+    _unanswered = 0  # frames of this second
+    _abused = False
+
+    def data_received(self, data: bytes) -> None:
+        self._unread = memoryview(bytes(self._unread) + data) if self._unread else memoryview(data)
+        if self._turn is None and not self.read_paused:
+            self._read_slice()
+
+    async def receive(self) -> Any:
+        message = await super().receive()
+        if self._unread and not self.read_paused:
+            self.read_on()
+        return message
+
+    def read_on(self) -> None:
+        """Read what waits, from the next turn of the loop."""
+        self.read_paused = False
+        if self._unread:
+            self.transport.pause_reading()
+            if self._turn is None:
+                self._turn = self.loop.call_soon(self._read_slice)
+        else:
+            self.transport.resume_reading()
+
+    def _read_slice(self) -> None:
+        self._turn = None
+        if self._abused or self.transport.is_closing():
+            self._unread = memoryview(b"")
+            return
+        part, self._unread = self._unread[:READ_SLICE], self._unread[READ_SLICE:]
+        super().data_received(bytes(part))
+        if not self.read_paused and not self.transport.is_closing() and self._turn is None:
+            if self._unread:
+                self.read_on()
+            elif not self._abused:
+                self.transport.resume_reading()
+
+    def handle_ping(self) -> None:
+        if not self._within_bounds() or not self.writable.is_set():
+            self.conn.data_to_send()  # the pong; a client that does not read gets none
+            return
+        super().handle_ping()
+
+    def handle_pong(self, event: Frame) -> None:
+        if self._within_bounds():
+            super().handle_pong(event)
+
+    def handle_text(self, event: Frame) -> None:
+        if event.fin or self._within_bounds():
+            super().handle_text(event)
+
+    def handle_bytes(self, event: Frame) -> None:
+        if event.fin or self._within_bounds():
+            super().handle_bytes(event)
+
+    def handle_cont(self, event: Frame) -> None:
+        if self._within_bounds():
+            super().handle_cont(event)
+
+    def _within_bounds(self) -> bool:
+        """Count a frame that the application never sees; end a client that sends too many of them."""
+        second = int(self.loop.time())
+        if second != self._second:
+            self._second, self._unanswered = second, 0
+        self._unanswered += 1
+        if self._unanswered > UNANSWERED_PER_S_MAX and not self._abused:
+            if self.direct is not None and self.handshake_complete:
+                self.direct.end(frame_text(_TOO_MANY_FRAMES), CLOSE_POLICY)
+            else:
+                self.transport.abort()
+            self._abused = True
+            self.transport.pause_reading()
+        return not self._abused
 
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)
@@ -97,6 +188,8 @@ class RouterWebSocketProtocol(WebSocketsSansIOProtocol):
         super().keepalive_timeout()
 
     def handle_close(self, event: Frame) -> None:
+        if self._abused:
+            return  # its end is on its way
         self._stop_direct()
         super().handle_close(event)
 

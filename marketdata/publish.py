@@ -6,7 +6,6 @@ goes out `FLUSH_S` after the first news, a heartbeat with everything once a seco
 """
 
 import asyncio
-import contextlib
 import time
 import uuid
 from collections import deque
@@ -286,17 +285,27 @@ class Publisher:
             try:
                 channel = await self._layer.new_channel()
                 await self._layer.group_add(REQUEST_GROUP, channel)
-                while True:
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(REJOIN_S):
-                            message = await self._layer.receive(channel)
-                            if message["type"] == "market.interest":
-                                self._want(message["instrument"])
-                            continue
-                    await self._layer.group_add(REQUEST_GROUP, channel)  # a layer that forgot us would not say so
+                await self._take_requests(channel)
             except Exception:
                 log.exception("listening for requests failed")
                 await asyncio.sleep(RETRY_S)
+
+    async def _take_requests(self, channel: str) -> None:
+        # A layer may delete a channel whose receive was cancelled, so that it goes on over the timeouts.
+        receiving = asyncio.ensure_future(self._layer.receive(channel))
+        try:
+            while True:
+                await asyncio.wait([receiving], timeout=REJOIN_S)
+                if not receiving.done():
+                    await self._layer.group_add(REQUEST_GROUP, channel)  # one that forgot us would not say so
+                    continue
+                message = receiving.result()
+                receiving = asyncio.ensure_future(self._layer.receive(channel))
+                if message["type"] == "market.interest":
+                    self._want(message["instrument"])
+        finally:
+            receiving.cancel()
+            await asyncio.gather(receiving, return_exceptions=True)
 
     def _want(self, instrument: str) -> None:
         pending = self._pending.get(instrument)

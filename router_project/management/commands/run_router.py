@@ -29,6 +29,7 @@ log = structlog.get_logger(__name__)
 ROLES = ("web", "feeds")
 PROBE_TIMEOUT_S = 10.0
 SHUTDOWN_TIMEOUT_S = 5
+STOP_TIMEOUT_S = SHUTDOWN_TIMEOUT_S + 3  # of a role
 WS_FRAME_MAX = 64 * 1024
 WS_PING_INTERVAL_S = 20.0
 CONNECTIONS_BACKLOG = 2048
@@ -86,7 +87,9 @@ async def serve(roles: tuple[str, ...], *, host: str, port: int) -> None:
     for task in tasks:
         if task.get_name() != "web":
             task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    _, stuck = await asyncio.wait(tasks, timeout=STOP_TIMEOUT_S)
+    for task in stuck:  # the loop's end cancels whatever it still waits for
+        log.error("a role did not stop in time", role=task.get_name(), waits_for=str(task.get_stack(limit=1)))
     await stop_hub()
     for task in failures:
         raise CommandError(f"{task.get_name()} failed: {task.exception()}") from task.exception()

@@ -1,0 +1,173 @@
+"""Clients that abuse the protocol below its messages: they end alone, and the others notice nothing."""
+
+import asyncio
+import contextlib
+import json
+import struct
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+
+from tests.running import Router
+
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
+
+TEXT, CONTINUATION, PING, PONG = 0x1, 0x0, 0x9, 0xA
+FLOOD_S = 2.0
+DELAY_MAX_S = 0.5  # of the others' answers, on a busy machine
+
+
+@pytest.fixture(scope="module")
+def profile() -> str:
+    return "embedded"
+
+
+def frame(opcode: int, payload: bytes = b"", *, fin: bool = True) -> bytes:
+    """Return a client's frame, masked with zeros."""
+    length = len(payload)
+    size = bytes((0x80 | length,)) if length < 126 else b"\xfe" + struct.pack("!H", length)
+    return bytes((0x80 * fin | opcode,)) + size + b"\0\0\0\0" + payload
+
+
+class Hostile:
+    """A connection without a WebSocket library's manners."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    async def flood(self, data: bytes, *, reading: bool) -> None:
+        """Send without end, until the server ends it."""
+        sink = asyncio.create_task(self._sink()) if reading else None
+        if not reading:
+            self._writer.transport.pause_reading()  # type: ignore[attr-defined]
+        with contextlib.suppress(ConnectionError):
+            while True:
+                self._writer.write(data)
+                await self._writer.drain()
+        if sink is not None:
+            sink.cancel()
+
+    async def _sink(self) -> None:
+        with contextlib.suppress(ConnectionError):
+            while await self._reader.read(65_536):
+                pass
+
+    def send(self, data: bytes) -> None:
+        self._writer.write(data)
+
+
+@contextlib.asynccontextmanager
+async def hostile(router: Router, path: str = "/ws") -> AsyncIterator[Hostile]:
+    host, port = router.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(
+        f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
+    )
+    assert b" 101 " in await reader.readuntil(b"\r\n\r\n")
+    try:
+        yield Hostile(reader, writer)
+    finally:
+        writer.transport.abort()  # type: ignore[attr-defined]
+
+
+async def slowest_answer_during(router: Router, work: "asyncio.Task[None]") -> float:
+    """Return the longest that another client waited for a pong while the work went on."""
+    loop = asyncio.get_running_loop()
+    slowest = 0.0
+    async with router.client(await router.register()) as other:
+        for _ in range(int(FLOOD_S / 0.02)):
+            asked = loop.time()
+            await other.ask(action="ping")
+            slowest = max(slowest, loop.time() - asked)
+            await asyncio.sleep(0.02)
+            if work.done():
+                break
+    return slowest
+
+
+@pytest.mark.parametrize("reading", [True, False], ids=["reading", "not reading"])
+@pytest.mark.parametrize(
+    ("opening", "flood"),
+    [
+        (b"", frame(PING) * 20_000),
+        (b"", frame(PING, b"x" * 125) * 2_000),
+        (b"", frame(PONG) * 20_000),
+        (frame(TEXT, b"{", fin=False), frame(CONTINUATION, fin=False) * 20_000),
+        (b"", frame(TEXT, fin=False) + frame(CONTINUATION, fin=False) * 20_000),
+    ],
+    ids=["pings", "long pings", "pongs", "empty fragments", "fragments"],
+)
+async def test_a_flood_of_frames_that_nobody_answers_ends_the_flooder_alone(
+    router: Router, opening: bytes, flood: bytes, reading: bool
+) -> None:
+    async with hostile(router) as enemy:
+        enemy.send(opening)
+        work = asyncio.create_task(enemy.flood(flood, reading=reading))
+        try:
+            assert await slowest_answer_during(router, work) < DELAY_MAX_S
+            async with asyncio.timeout(10):
+                await work
+        finally:
+            work.cancel()
+
+
+async def test_a_flood_of_commands_keeps_nobody_waiting(router: Router) -> None:
+    token = await router.register()
+    async with hostile(router, f"/ws?token={token}") as enemy:
+        flood = b"".join(
+            frame(TEXT, json.dumps({"action": action, "stream": "trades", "symbol": "BTCUSDT"}).encode())
+            for action in ("subscribe", "unsubscribe")
+        )
+        work = asyncio.create_task(enemy.flood(flood * 2_000, reading=True))
+        try:
+            assert await slowest_answer_during(router, work) < DELAY_MAX_S
+            assert not work.done()
+        finally:
+            work.cancel()
+
+
+async def test_long_answers_wait_for_a_client_up_to_a_bound(router: Router) -> None:
+    """Thousands of answers of tens of kilobytes fit into the queue by their number, not by their size."""
+    token = await router.register()
+    async with router.client(token) as client:
+        for number in range(500):
+            await client.send(action="subscribe", stream="ewma", symbol="BTCUSDT", half_life=number + 1)
+        await client.ask(action="ping")
+        memory = _memory_mib(router.processes[0].pid)
+        client.socket.transport.pause_reading()
+        with contextlib.suppress(ConnectionClosed, TimeoutError):
+            async with asyncio.timeout(5):
+                for _ in range(1_500):
+                    await client.send(action="list")
+        assert _memory_mib(router.processes[0].pid) < memory + 30
+        client.socket.transport.abort()
+
+
+async def test_many_pings_within_the_bound_are_all_answered(router: Router) -> None:
+    async with router.client(await router.register()) as client:
+        pongs = [await client.socket.ping() for _ in range(200)]
+        async with asyncio.timeout(5):
+            await asyncio.gather(*pongs)
+
+
+async def test_commands_sent_at_once_and_in_pieces_are_answered_in_order(router: Router) -> None:
+    token = await router.register()
+    async with router.client(token) as client:
+        await client.next()
+        for number in range(1_000):
+            await client.send(action="ping", id=number)
+        answers = [(await client.next())["id"] for _ in range(1_000)]
+        assert answers == list(range(1_000))
+        fragments: Iterator[str] = iter(['{"action"', ':"ping",', '"id":"whole"}'])
+        await client.socket.send(fragments)
+        assert (await client.next())["id"] == "whole"
+
+
+def _memory_mib(pid: int) -> float:
+    with Path(f"/proc/{pid}/status").open() as status:
+        line = next(line for line in status if line.startswith("VmRSS"))
+    return int(line.split()[1]) / 1024
