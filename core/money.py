@@ -1,10 +1,17 @@
 """Exact amounts: integer units of 10^-8 inside, decimals at the edges."""
 
-from decimal import Decimal
+import re
+from decimal import ROUND_HALF_EVEN, Decimal
+
+from core.errors import Invalid
 
 UNITS = 10**8  # per whole coin
 DECIMALS = 8
 INPUT_LIMIT = Decimal(9 * 10**10)  # inputs lie below this
+
+_UNIT = Decimal(1).scaleb(-DECIMALS)
+_TEXT_LENGTH_MAX = 40
+_PLAIN = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?", re.ASCII)
 
 
 def to_units(value: Decimal) -> int:
@@ -39,3 +46,43 @@ def plain(value: Decimal) -> Decimal:
     if "." in text:
         text = text.rstrip("0").rstrip(".")
     return Decimal(text)
+
+
+def read_amount(value: object, *, loc: tuple[str | int, ...]) -> int:
+    """Read a price, quantity or amount as a client writes it, in units: positive, below the limit.
+
+    A JSON number with more than eight decimals is rounded half-even, as clients that compute in
+    floating point send them; a string with more is refused, and so is what rounds to 0.
+
+    Raises:
+        Invalid: it is no such number.
+    """
+    if value is None:
+        raise Invalid("field required", loc=loc, kind="missing")
+    if isinstance(value, str):
+        number = _read_text(value, loc)
+    elif isinstance(value, int | Decimal) and not isinstance(value, bool):
+        number = Decimal(value)
+    else:
+        raise Invalid("must be a number", loc=loc, kind="type_error")
+    if not number.is_finite():
+        raise Invalid("must be a finite number", loc=loc)
+    if number <= 0:
+        raise Invalid("must be greater than 0", loc=loc, kind="greater_than")
+    if number >= INPUT_LIMIT:
+        raise Invalid(f"must be below {INPUT_LIMIT}", loc=loc, kind="less_than")
+    units = to_units(number.quantize(_UNIT, rounding=ROUND_HALF_EVEN))
+    if not units:
+        raise Invalid(f"must be at least {_UNIT:f}", loc=loc, kind="greater_than")
+    return units
+
+
+def _read_text(text: str, loc: tuple[str | int, ...]) -> Decimal:
+    found = _PLAIN.fullmatch(text) if len(text) <= _TEXT_LENGTH_MAX else None
+    if found is None:
+        raise Invalid('must be a number, or a plain numeric string such as "0.1"', loc=loc, kind="type_error")
+    number = Decimal(text)
+    exponent = number.normalize().as_tuple().exponent
+    if isinstance(exponent, int) and exponent < -DECIMALS:
+        raise Invalid(f"must have at most {DECIMALS} decimals", loc=loc)
+    return number

@@ -26,6 +26,7 @@ _NS = 1_000_000_000
 _LATE_S = 5  # a running candle this far past its end belongs to feeds that are gone
 
 _hubs: "weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Hub]" = weakref.WeakKeyDictionary()
+_process_hub: list[Hub] = []
 
 
 async def current_hub() -> Hub:
@@ -35,13 +36,20 @@ async def current_hub() -> Hub:
     if hub is None:
         hub = _hubs[loop] = Hub(get_channel_layer(), settings.CATALOGUE.instruments, settings.VENUES)
         await hub.start()
+        _process_hub.append(hub)
     return hub
+
+
+def process_hub() -> Hub | None:
+    """Return the hub that was started last in this process, for threads that look at its touches only."""
+    return _process_hub[-1] if _process_hub else None
 
 
 async def stop_hub() -> None:
     """Stop this loop's hub, if it has one."""
     hub = _hubs.pop(asyncio.get_running_loop(), None)
     if hub is not None:
+        _process_hub.remove(hub)
         await hub.stop()
 
 

@@ -107,6 +107,7 @@ INSTALLED_APPS = [
     "router_project",
     "accounts",
     "marketdata",
+    "trading",
 ]
 
 MIDDLEWARE = [

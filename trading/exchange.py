@@ -1,0 +1,243 @@
+"""What can be done on the exchange. Everything that changes money or orders goes through here.
+
+An `Exchange` turns commands into one transaction a batch: lock the accounts, read what the
+commands need, let the core decide, write what changed, and tell once it is committed.
+"""
+
+import time
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+import structlog
+from django.db import transaction
+from msgspec import Struct
+
+from core.account import Account, Balance, Fees, Market, Offer
+from core.errors import DomainError, NotFound, Refused
+from core.events import Side
+from core.orders import Fill, Order, OrderType
+from trading import wire
+from trading.commands import Amend, Cancel, CancelAll, Command, Deposit, FillResting, Place, Reset
+from trading.ledger import Ledger, Report
+from trading.writer import Writer
+
+log = structlog.get_logger(__name__)
+
+SEEN_MAX_NS = 1_000_000_000  # how old a crossing may be by the time it is written
+SIZES_KEPT_MAX = 10_000  # displayed sizes of which an account took a part
+
+MarketOf = Callable[[str, Side], Market]  # instrument, the order's side → what it would execute against now
+
+
+class DuplicateTokenId(Refused):
+    code = "duplicate_token_id"
+
+
+class OrderNotFound(NotFound):
+    code = "order_not_found"
+
+
+class Done(Struct, frozen=True):
+    """An order after a command, and all of its fills."""
+
+    order: Order
+    fills: tuple[Fill, ...]
+
+
+class Outcome(Struct, frozen=True):
+    """What a batch did, for those who are told after its commit."""
+
+    reports: list[Report]
+    rested: list[Order]  # now open: new, or with another price
+    ended: list[Order]
+
+
+class Exchange:
+    """The paper exchange of one process. `told` is called after each commit, in the writer's thread."""
+
+    def __init__(
+        self,
+        market_of: MarketOf,
+        *,
+        is_live: Callable[[str], bool],
+        fees: Fees,
+        told: Callable[[Outcome], None] = lambda outcome: None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock_ns: Callable[[], int] = time.monotonic_ns,
+        new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
+    ) -> None:
+        self.told = told
+        self._is_live = is_live
+        self._clock_ns = clock_ns
+        self._market_of = market_of
+        self._fees = fees
+        self._now = now
+        self._new_id = new_id
+        self._taken = _DisplayedSizes()
+        self._writer: Writer[Command] = Writer(self.apply, name="trading-writer")
+
+    def submit(self, command: Command) -> "Future[Any]":
+        """Queue a command for the next transaction; the future gives its result once that is committed."""
+        return self._writer.submit(command)
+
+    def stop(self) -> None:
+        self._writer.stop()
+
+    def apply(self, commands: Sequence[Command]) -> tuple[list[Any], Callable[[], None]]:
+        """Run commands in one transaction; return each one's result, or the `DomainError` that refuses it."""
+        ledger = Ledger(fees=self._fees, new_id=self._new_id)
+        results: list[Any] = []
+        now = self._now()
+        with transaction.atomic(durable=True):
+            self._read(ledger, commands)
+            for command in commands:
+                try:
+                    results.append(self._run(ledger, command, now))
+                except DomainError as refusal:
+                    results.append(refusal)
+            touched = [order for account in ledger.accounts.values() for order in account.changes.orders.values()]
+            reports = ledger.write(now)
+        results = [self._answer(ledger, result) for result in results]
+        outcome = Outcome(
+            reports, [order for order in touched if order.is_open], [order for order in touched if not order.is_open]
+        )
+        return results, partial(self._tell, outcome)
+
+    def _tell(self, outcome: Outcome) -> None:
+        if outcome.reports or outcome.rested or outcome.ended:
+            try:
+                self.told(outcome)
+            except Exception:
+                log.exception("telling what was committed failed; readers find it in the database")
+
+    def _answer(self, ledger: Ledger, result: Any) -> Any:
+        if isinstance(result, Order):
+            return Done(result, tuple(ledger.fills.get(result.order_id, ())))
+        if isinstance(result, list):
+            return [self._answer(ledger, one) for one in result]
+        return result
+
+    # -- reading ahead
+
+    def _read(self, ledger: Ledger, commands: Sequence[Command]) -> None:
+        ledger.lock({command.account_id for command in commands})
+        tokens = {
+            (command.account_id, command.terms.token_id if isinstance(command, Place) else command.token)
+            for command in commands
+            if isinstance(command, Place | Amend | Cancel)
+        }
+        ledger.read_tokens(tokens)
+        ledger.read_orders({command.order_id for command in commands if isinstance(command, FillResting)})
+        for command in commands:
+            if isinstance(command, CancelAll | Reset) and command.account_id in ledger.accounts:
+                ledger.read_open(command.account_id)
+
+    # -- the commands
+
+    def _run(self, ledger: Ledger, command: Command, now: datetime) -> Any:
+        account = ledger.account(command.account_id)
+        match command:
+            case Place():
+                return self._place(ledger, account, command, now)
+            case Deposit():
+                return _copy(account.deposit(command.asset, command.amount))
+            case Cancel():
+                order = self._find(ledger, command.account_id, command.token)
+                return account.cancel(order, now=now, reason=command.reason)
+            case Amend():
+                order = self._find(ledger, command.account_id, command.token)
+                market = self._market_of(order.terms.instrument, order.side)
+                return account.amend(order, price=command.price, quantity=command.quantity, market=market, now=now)
+            case CancelAll():
+                return self._cancel_all(ledger, account, command.instrument, command.reason, now)
+            case Reset():
+                self._cancel_all(ledger, account, None, "account_reset", now)
+                for asset in list(account.balances):
+                    account.zero(asset)
+                for asset, amount in command.balances.items():
+                    account.deposit(asset, amount, kind="reset")
+                return {asset: _copy(balance) for asset, balance in account.balances.items()}
+            case FillResting():
+                return self._fill_resting(ledger, account, command, now)
+
+    def _place(self, ledger: Ledger, account: Account, command: Place, now: datetime) -> Order:
+        terms = command.terms
+        earlier = ledger.by_token(account.account_id, terms.token_id)
+        if earlier is not None and earlier.terms.token_id == terms.token_id:
+            raise DuplicateTokenId(
+                "this token_id was used before; the order is in the answer",
+                order=wire.order(earlier, ledger.fills.get(earlier.order_id, ())),
+            )
+        market = self._market_of(terms.instrument, terms.side)
+        if terms.order_type is OrderType.IOC:
+            market = self._taken.left(account.account_id, terms.instrument, terms.side, market)
+        order = account.place(terms, market, now=now)
+        ledger.remember(order)
+        if terms.order_type is OrderType.IOC:
+            for made, fill in account.changes.fills:
+                if made is order:
+                    self._taken.take(account.account_id, terms.instrument, terms.side, fill.venue, fill.quantity)
+        return order
+
+    def _fill_resting(self, ledger: Ledger, account: Account, command: FillResting, now: datetime) -> bool:
+        """Fill at the market that the matcher saw, unless it is old or its venue was lost since; else at today's."""
+        order = ledger.order(command.order_id)
+        if order is None or order.account_id != account.account_id:
+            return False
+        market = command.market
+        seen_ago_ns = self._clock_ns() - command.seen_ns
+        if seen_ago_ns > SEEN_MAX_NS or not all(self._is_live(offer.venue) for offer in market.offers[:1]):
+            market = self._market_of(order.terms.instrument, order.side)
+        return account.fill_resting(order, market, now=now)
+
+    def _cancel_all(
+        self, ledger: Ledger, account: Account, instrument: str | None, reason: str, now: datetime
+    ) -> list[Order]:
+        chosen = [
+            order
+            for order in ledger.open_orders(account.account_id)
+            if instrument is None or order.terms.instrument == instrument
+        ]
+        return [account.cancel(order, now=now, reason=reason) for order in chosen]
+
+    def _find(self, ledger: Ledger, account_id: int, token: str) -> Order:
+        order = ledger.by_token(account_id, token)
+        if order is None:
+            raise OrderNotFound("you have no order with this token_id or id")
+        return order
+
+
+class _DisplayedSizes:
+    """How much an account took of each size that a venue displays, until the venue's next update of it."""
+
+    def __init__(self) -> None:
+        self._taken: OrderedDict[tuple[int, str, Side, str], tuple[tuple[int, int], int]] = OrderedDict()
+
+    def left(self, account_id: int, instrument: str, side: Side, market: Market) -> Market:
+        """Return the market with what this account did not take yet."""
+        offers = []
+        for offer in market.offers:
+            key = (account_id, instrument, side, offer.venue)
+            shown, taken = self._taken.get(key, ((offer.price, offer.size), 0))
+            if shown != (offer.price, offer.size):
+                taken = 0
+            self._taken[key] = ((offer.price, offer.size), taken)
+            self._taken.move_to_end(key)
+            offers.append(Offer(offer.price, max(0, offer.size - taken), offer.venue))
+        while len(self._taken) > SIZES_KEPT_MAX:
+            self._taken.popitem(last=False)
+        return Market(tuple(offers), market.touch)
+
+    def take(self, account_id: int, instrument: str, side: Side, venue: str, quantity: int) -> None:
+        key = (account_id, instrument, side, venue)
+        shown, taken = self._taken[key]
+        self._taken[key] = (shown, taken + quantity)
+
+
+def _copy(balance: Balance) -> Balance:
+    return Balance(balance.total, balance.held)

@@ -1,0 +1,133 @@
+"""What other parts ask of the exchange: every change goes to this process's one `Exchange`.
+
+Each function here waits for its commit. From an event loop, `await written(submit(…))` instead.
+"""
+
+import asyncio
+import threading
+from collections.abc import Mapping
+from concurrent.futures import Future
+from typing import Any
+
+from django.conf import settings
+
+from core.account import Balance, Fees
+from core.errors import Refused, Unavailable
+from core.orders import Terms
+from trading import market, publish
+from trading.commands import Amend, Cancel, CancelAll, Command, Deposit, Place, Reset
+from trading.exchange import Done, Exchange
+from trading.writer import wait
+
+ANSWER_S = 15.0  # for a commit; beyond it the client is told to ask
+
+_lock = threading.Lock()
+_exchange: list[Exchange] = []
+
+
+class UnknownAsset(Refused):
+    code = "unknown_asset"
+
+
+def assets() -> list[str]:
+    """Return every asset that can be traded here, sorted."""
+    return sorted({asset for one in settings.CATALOGUE.instruments for asset in (one.base, one.quote)})
+
+
+def current_exchange() -> Exchange:
+    """Return this process's exchange, made at the first call. Callable from any thread."""
+    with _lock:
+        if not _exchange:
+            fees = Fees(maker=int(settings.MAKER_FEE_BPS * 100), taker=int(settings.TAKER_FEE_BPS * 100))
+            _exchange.append(Exchange(market.market_of, is_live=market.is_live, fees=fees))
+        return _exchange[0]
+
+
+def start_exchange(loop: asyncio.AbstractEventLoop) -> Exchange:
+    """Make the exchange tell what it commits through this loop's channel layer."""
+    exchange = current_exchange()
+    exchange.told = publish.Teller(loop)
+    return exchange
+
+
+def stop_exchange() -> None:
+    """Write what waits, then stop."""
+    with _lock:
+        while _exchange:
+            _exchange.pop().stop()
+
+
+def submit(command: Command) -> "Future[Any]":
+    """Queue a command; see `commands` for what each returns (an order: `Done`)."""
+    return current_exchange().submit(command)
+
+
+async def written(future: "Future[Any]") -> Any:
+    """Wait in an event loop for a command's commit, and return its result or raise its refusal."""
+    try:
+        async with asyncio.timeout(ANSWER_S):
+            return await asyncio.shield(asyncio.wrap_future(future))
+    except TimeoutError:
+        raise Unavailable("not written in time; ask for the order before you repeat it", retry_after=1) from None
+
+
+def deposit(*, account_id: int, asset: str, amount: int) -> Balance:
+    """Add paper money.
+
+    Raises:
+        UnknownAsset: nothing here is traded in it.
+        AmountTooLarge: no balance may be so large.
+    """
+    return wait(submit(Deposit(account_id, known_asset(asset), amount)), ANSWER_S)
+
+
+def place_order(*, account_id: int, terms: Terms) -> Done:
+    """Place an order; what can be executed now is.
+
+    Raises:
+        DuplicateTokenId, InsufficientFunds, NoMarket, AmountTooLarge: nothing was stored.
+    """
+    return wait(submit(Place(account_id, terms)), ANSWER_S)
+
+
+def amend_order(*, account_id: int, token: str, price: int | None, quantity: int | None) -> Done:
+    """Change an open order; one that crosses now executes at once.
+
+    Raises:
+        OrderNotFound, NotOpen, NothingToChange, InsufficientFunds, AmountTooLarge: it stays as it was.
+    """
+    return wait(submit(Amend(account_id, token, price, quantity)), ANSWER_S)
+
+
+def cancel_order(*, account_id: int, token: str) -> Done:
+    """End an open order.
+
+    Raises:
+        OrderNotFound, NotOpen: there is nothing to cancel.
+    """
+    return wait(submit(Cancel(account_id, token)), ANSWER_S)
+
+
+def cancel_all(*, account_id: int, instrument: str | None = None) -> list[Done]:
+    """End all open orders, or those of one instrument; return them."""
+    return wait(submit(CancelAll(account_id, instrument)), ANSWER_S)
+
+
+def reset_account(*, account_id: int, balances: Mapping[str, int]) -> Mapping[str, Balance]:
+    """Cancel everything and start again with these balances; history stays.
+
+    Raises:
+        UnknownAsset: nothing here is traded in one of them.
+    """
+    return wait(submit(Reset(account_id, {known_asset(asset): amount for asset, amount in balances.items()})), ANSWER_S)
+
+
+def known_asset(asset: str) -> str:
+    """Return the asset's name.
+
+    Raises:
+        UnknownAsset: nothing here is traded in it.
+    """
+    if asset not in assets():
+        raise UnknownAsset(f"unknown asset {asset[:16]!r}; GET /info lists the assets")
+    return asset
