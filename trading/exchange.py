@@ -23,7 +23,7 @@ from core.events import Side
 from core.orders import Fill, Order, OrderType
 from trading import wire
 from trading.commands import Amend, Cancel, CancelAll, Command, Deposit, FillResting, Place, Reset
-from trading.ledger import Ledger, Report
+from trading.ledger import Ledger, Outcome
 from trading.writer import Writer
 
 log = structlog.get_logger(__name__)
@@ -47,14 +47,6 @@ class Done(Struct, frozen=True):
 
     order: Order
     fills: tuple[Fill, ...]
-
-
-class Outcome(Struct, frozen=True):
-    """What a batch did, for those who are told after its commit."""
-
-    reports: list[Report]
-    rested: list[Order]  # now open: new, or with another price
-    ended: list[Order]
 
 
 class Exchange:

@@ -43,6 +43,14 @@ class Report(Struct, frozen=True):
     body: bytes
 
 
+class Outcome(Struct, frozen=True):
+    """What a batch did, for those who are told after its commit."""
+
+    reports: list[Report]
+    rested: list[Order]  # now open: new, or with another price
+    ended: list[Order]
+
+
 class Ledger:
     """Accounts under lock in the current transaction, what was read of them, and what to write."""
 

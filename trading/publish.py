@@ -14,7 +14,7 @@ from msgspec import Struct, msgpack
 
 from core.events import Side
 from core.orders import Order
-from trading.exchange import Outcome
+from trading.ledger import Outcome
 
 log = structlog.get_logger(__name__)
 

@@ -78,7 +78,8 @@ def deposit(*, account_id: int, asset: str, amount: int) -> Balance:
         UnknownAsset: nothing here is traded in it.
         AmountTooLarge: no balance may be so large.
     """
-    return wait(submit(Deposit(account_id, known_asset(asset), amount)), ANSWER_S)
+    result: Balance = wait(submit(Deposit(account_id, known_asset(asset), amount)), ANSWER_S)
+    return result
 
 
 def place_order(*, account_id: int, terms: Terms) -> Done:
@@ -87,7 +88,8 @@ def place_order(*, account_id: int, terms: Terms) -> Done:
     Raises:
         DuplicateTokenId, InsufficientFunds, NoMarket, AmountTooLarge: nothing was stored.
     """
-    return wait(submit(Place(account_id, terms)), ANSWER_S)
+    result: Done = wait(submit(Place(account_id, terms)), ANSWER_S)
+    return result
 
 
 def amend_order(*, account_id: int, token: str, price: int | None, quantity: int | None) -> Done:
@@ -96,7 +98,8 @@ def amend_order(*, account_id: int, token: str, price: int | None, quantity: int
     Raises:
         OrderNotFound, NotOpen, NothingToChange, InsufficientFunds, AmountTooLarge: it stays as it was.
     """
-    return wait(submit(Amend(account_id, token, price, quantity)), ANSWER_S)
+    result: Done = wait(submit(Amend(account_id, token, price, quantity)), ANSWER_S)
+    return result
 
 
 def cancel_order(*, account_id: int, token: str) -> Done:
@@ -105,12 +108,14 @@ def cancel_order(*, account_id: int, token: str) -> Done:
     Raises:
         OrderNotFound, NotOpen: there is nothing to cancel.
     """
-    return wait(submit(Cancel(account_id, token)), ANSWER_S)
+    result: Done = wait(submit(Cancel(account_id, token)), ANSWER_S)
+    return result
 
 
 def cancel_all(*, account_id: int, instrument: str | None = None) -> list[Done]:
     """End all open orders, or those of one instrument; return them."""
-    return wait(submit(CancelAll(account_id, instrument)), ANSWER_S)
+    result: list[Done] = wait(submit(CancelAll(account_id, instrument)), ANSWER_S)
+    return result
 
 
 def reset_account(*, account_id: int, balances: Mapping[str, int]) -> Mapping[str, Balance]:
@@ -119,7 +124,10 @@ def reset_account(*, account_id: int, balances: Mapping[str, int]) -> Mapping[st
     Raises:
         UnknownAsset: nothing here is traded in one of them.
     """
-    return wait(submit(Reset(account_id, {known_asset(asset): amount for asset, amount in balances.items()})), ANSWER_S)
+    result: Mapping[str, Balance] = wait(
+        submit(Reset(account_id, {known_asset(asset): amount for asset, amount in balances.items()})), ANSWER_S
+    )
+    return result
 
 
 def known_asset(asset: str) -> str:

@@ -12,7 +12,8 @@ from core.events import Side
 from core.money import to_units
 from core.orders import OrderType, Terms
 from trading.commands import Command, Deposit, Place
-from trading.exchange import Exchange, Outcome
+from trading.exchange import Exchange
+from trading.ledger import Outcome
 
 BTC = "BTC-USDT"
 
