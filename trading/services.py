@@ -124,9 +124,8 @@ def reset_account(*, account_id: int, balances: Mapping[str, int]) -> Mapping[st
     Raises:
         UnknownAsset: nothing here is traded in one of them.
     """
-    result: Mapping[str, Balance] = wait(
-        submit(Reset(account_id, {known_asset(asset): amount for asset, amount in balances.items()})), ANSWER_S
-    )
+    start = {known_asset(asset): amount for asset, amount in balances.items()}
+    result: Mapping[str, Balance] = wait(submit(Reset(account_id, start)), ANSWER_S)
     return result
 
 

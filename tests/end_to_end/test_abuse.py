@@ -71,7 +71,7 @@ async def hostile(router: Router, path: str = "/ws") -> AsyncIterator[Hostile]:
     try:
         yield Hostile(reader, writer)
     finally:
-        writer.transport.abort()  # type: ignore[attr-defined]
+        writer.transport.abort()
 
 
 async def slowest_answer_during(router: Router, work: "asyncio.Task[None]") -> float:
