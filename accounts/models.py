@@ -1,5 +1,6 @@
 """Who uses the router."""
 
+from functools import lru_cache
 from typing import Any, ClassVar
 
 from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
@@ -14,6 +15,13 @@ USERNAME_PATTERN = r"\A[A-Za-z0-9][A-Za-z0-9._-]{2,31}\Z"
 USERNAME_RULE = "3 to 32 of A-Z a-z 0-9 . _ -, starting with a letter or digit"
 USERNAME_LENGTH_MAX = 32
 KEY_LENGTH = 32
+KEYS_KEPT_MAX = 10_000
+
+
+@lru_cache(maxsize=KEYS_KEPT_MAX)
+def token_key(password: str) -> str:
+    """Return the word that a user's tokens carry, from the stored password hash."""
+    return salted_hmac("accounts.token", password, algorithm="sha256").hexdigest()[:KEY_LENGTH]
 
 
 class Tier(models.TextChoices):
@@ -71,4 +79,4 @@ class User(AbstractBaseUser, PermissionsMixin):
     @property
     def token_key(self) -> str:
         """A word that tokens carry and that changes with the password: older tokens end with it."""
-        return salted_hmac("accounts.token", self.password, algorithm="sha256").hexdigest()[:KEY_LENGTH]
+        return token_key(self.password)

@@ -1,8 +1,10 @@
 """Registers users, logs them in and renews their tokens."""
 
 import secrets
+import time
 from collections.abc import Mapping
 from functools import cache
+from hmac import compare_digest
 from typing import Any
 
 from django.conf import settings
@@ -13,11 +15,12 @@ from rest_framework_simplejwt.exceptions import TokenError
 from rest_framework_simplejwt.tokens import AccessToken, RefreshToken, Token
 
 from accounts import selectors
-from accounts.models import User
+from accounts.models import User, token_key
 from core.errors import Refused, Unauthorized
 
 TOKEN_LENGTH_MAX = 4_096
 USER_ID_MAX = 2**63 - 1
+BEARERS_KEPT_MAX = 10_000
 USER_CLAIM = "user_id"
 KEY_CLAIM = "key"
 WRONG_CREDENTIALS = "wrong username or password"
@@ -27,6 +30,9 @@ EXPIRED_TOKEN = "the token has expired or was revoked; log in again"  # noqa: S1
 
 class UsernameTaken(Refused):
     code = "username_taken"
+
+
+_bearers: dict[str, "Bearer"] = {}  # verified tokens: a signature is checked once
 
 
 class Session(Struct, frozen=True):
@@ -104,6 +110,40 @@ def user_of_token(raw: str, kind: type[Token]) -> tuple[User, Mapping[str, Any]]
     if user is None or not user.is_active or claims.get(KEY_CLAIM) != user.token_key:
         raise Unauthorized(EXPIRED_TOKEN)
     return user, claims
+
+
+class Bearer(Struct, frozen=True):
+    """Whom a token was made for. That the user still is, and has this `key`, is for the caller's query to see."""
+
+    user_id: int
+    key: str
+    expires_at: int
+
+
+def bearer_of_token(raw: str) -> Bearer:
+    """Return whom an access token was made for, without a query; `holds` completes the check.
+
+    Raises:
+        Unauthorized: it is expired, forged, of another kind, or no token at all.
+    """
+    known = _bearers.get(raw)
+    if known is not None:
+        if known.expires_at <= time.time():
+            raise Unauthorized(EXPIRED_TOKEN)
+        return known
+    claims = _claims(raw, AccessToken)
+    user_id, key = claims.get(USER_CLAIM), claims.get(KEY_CLAIM)
+    if type(user_id) is not int or not 0 < user_id <= USER_ID_MAX or not isinstance(key, str):
+        raise Unauthorized(BAD_TOKEN)
+    while len(_bearers) >= BEARERS_KEPT_MAX:
+        _bearers.pop(next(iter(_bearers)), None)
+    bearer = _bearers[raw] = Bearer(user_id, key, claims["exp"])
+    return bearer
+
+
+def holds(key: str, *, password: str, is_active: bool) -> bool:
+    """Tell whether a token's `key` is still good for a user with this stored password hash."""
+    return is_active and compare_digest(key, token_key(password))
 
 
 def _claims(raw: str, kind: type[Token]) -> Mapping[str, Any]:

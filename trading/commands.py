@@ -30,6 +30,7 @@ class Deposit(Struct, frozen=True):
 class Place(Struct, frozen=True):
     account_id: int
     terms: Terms
+    key: str = ""  # of the token that asks; empty where the caller checked the user
 
 
 class Amend(Struct, frozen=True):
@@ -37,18 +38,21 @@ class Amend(Struct, frozen=True):
     token: str  # token id, or order id
     price: int | None
     quantity: int | None
+    key: str = ""  # of the token that asks; empty where the caller checked the user
 
 
 class Cancel(Struct, frozen=True):
     account_id: int
     token: str
     reason: str = "by_client"
+    key: str = ""  # of the token that asks; empty where the caller checked the user
 
 
 class CancelAll(Struct, frozen=True):
     account_id: int
     instrument: str | None = None
     reason: str = "by_client"
+    key: str = ""  # of the token that asks; empty where the caller checked the user
 
 
 class Reset(Struct, frozen=True):

@@ -132,7 +132,7 @@ class Exchange:
     # -- the commands
 
     def _run(self, ledger: Ledger, command: Command, now: datetime) -> Any:
-        account = ledger.account(command.account_id)
+        account = ledger.account(command.account_id, getattr(command, "key", ""))
         match command:
             case Place():
                 return self._place(ledger, account, command, now)

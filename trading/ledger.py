@@ -13,6 +13,7 @@ from typing import Any
 from django.db import connection
 from msgspec import Struct
 
+from accounts.services import EXPIRED_TOKEN, holds
 from core import strict_json
 from core.account import Account, Balance, Fees
 from core.errors import Unauthorized
@@ -60,6 +61,7 @@ class Ledger:
         self._fees = fees
         self._new_id = new_id
         self._seqs: dict[int, int] = {}
+        self._passwords: dict[int, str] = {}
         self._read_balances: dict[tuple[int, str], tuple[int, int]] = {}
         self._orders: dict[str, Order] = {}
         self._by_token: dict[tuple[int, str], Order] = {}
@@ -79,9 +81,10 @@ class Ledger:
                 [(_time(datetime.now(UTC)), account_id) for account_id in missing],
             )
             found |= self._lock(missing)
-        for account_id, (seq, active) in found.items():
+        for account_id, (seq, active, password) in found.items():
             if active:
                 self._seqs[account_id] = seq
+                self._passwords[account_id] = password
                 balances: dict[str, Balance] = {}
                 self.accounts[account_id] = Account(account_id, balances, fees=self._fees, new_id=self._new_id)
         for account_id, asset, total, held in self._select(
@@ -90,15 +93,15 @@ class Ledger:
             self.accounts[account_id].balances[asset] = Balance(total, held)
             self._read_balances[account_id, asset] = (total, held)
 
-    def account(self, account_id: int) -> Account:
-        """Return a locked account.
+    def account(self, account_id: int, key: str = "") -> Account:
+        """Return a locked account, for the bearer of a token with this `key` ("": whom the caller knows).
 
         Raises:
-            Unauthorized: its user is gone or disabled.
+            Unauthorized: its user is gone or disabled, or has another password since the token was made.
         """
         account = self.accounts.get(account_id)
-        if account is None:
-            raise Unauthorized("this account was disabled; ask whoever runs this router")
+        if account is None or (key and not holds(key, password=self._passwords[account_id], is_active=True)):
+            raise Unauthorized(EXPIRED_TOKEN)
         return account
 
     def read_tokens(self, tokens: Iterable[tuple[int, str]]) -> None:
@@ -212,15 +215,15 @@ class Ledger:
 
     # -- SQL
 
-    def _lock(self, account_ids: Sequence[int]) -> dict[int, tuple[int, bool]]:
+    def _lock(self, account_ids: Sequence[int]) -> dict[int, tuple[int, bool, str]]:
         lock = " FOR UPDATE OF a" if connection.features.has_select_for_update_of else ""
         rows = self._select(
-            "SELECT a.user_id, a.seq, u.is_active FROM trading_account a"
+            "SELECT a.user_id, a.seq, u.is_active, u.password FROM trading_account a"
             " JOIN accounts_user u ON u.id = a.user_id WHERE a.user_id IN",
             account_ids,
             f" ORDER BY a.user_id{lock}",
         )
-        return {account_id: (seq, bool(active)) for account_id, seq, active in rows}
+        return {account_id: (seq, bool(active), password) for account_id, seq, active, password in rows}
 
     def _select(self, sql: str, values: Sequence[Any], rest: str = "") -> list[tuple[Any, ...]]:
         if not values:
