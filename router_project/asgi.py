@@ -9,7 +9,8 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "router_project.settings")
 http = get_asgi_application()  # before anything that imports models
 
 from router_project.guard import Guard  # noqa: E402
+from router_project.hot import HotRoutes  # noqa: E402
 from router_project.origin import OriginChecked  # noqa: E402
 from router_project.routing import websockets  # noqa: E402
 
-application = Guard(ProtocolTypeRouter({"http": http, "websocket": OriginChecked(websockets)}))
+application = Guard(HotRoutes(ProtocolTypeRouter({"http": http, "websocket": OriginChecked(websockets)})))
