@@ -12,7 +12,7 @@ from msgspec import Struct, field
 
 from core.errors import Refused
 from core.events import Side
-from core.money import UNITS
+from core.money import UNITS, from_units
 from core.orders import Fill, Liquidity, Order, OrderType, Status, Terms, amount, crosses, fee_of, hold
 
 BALANCE_MAX = 46_000_000_000 * UNITS  # of one asset, and of an order's notional
@@ -121,8 +121,7 @@ class Account:
             AmountTooLarge: the balance would be larger than any balance may be.
         """
         balance = self.balance(asset)
-        if balance.total + amount > BALANCE_MAX:
-            raise AmountTooLarge(f"no balance may exceed {BALANCE_MAX // UNITS} {asset}")
+        check_balance(asset, balance.total + amount)
         self._move(asset, amount, kind)
         return balance
 
@@ -349,22 +348,31 @@ class Account:
             asset, received = base, sum(quantity for _, quantity in plan)
         else:
             asset, received = quote, amount(Side.SELL, sum(offer.price * quantity for offer, quantity in plan))
-        if self.balance(asset).total + received > BALANCE_MAX:
-            raise AmountTooLarge(f"no balance may exceed {BALANCE_MAX // UNITS} {asset}")
+        check_balance(asset, self.balance(asset).total + received)
 
     def _require(self, asset: str, needed: int) -> None:
         free = self.balance(asset).free
         if needed > free:
             raise InsufficientFunds(
-                f"insufficient {asset}: this needs {_text(needed)}, {_text(max(free, 0))} are available",
+                f"insufficient {asset}: this needs {from_units(needed):f}, {from_units(max(free, 0)):f} are available",
                 asset=asset,
-                needed=needed,
-                available=free,
+                needed=from_units(needed),
+                available=from_units(max(free, 0)),
             )
 
     def _require_open(self, order: Order) -> None:
         if not order.is_open:
             raise NotOpen(f"the order is {order.status.value} and cannot be changed")
+
+
+def check_balance(asset: str, total: int) -> None:
+    """Check a total before it is made.
+
+    Raises:
+        AmountTooLarge: no balance may be so large.
+    """
+    if total > BALANCE_MAX:
+        raise AmountTooLarge(f"no balance may exceed {BALANCE_MAX // UNITS} {asset}")
 
 
 def held_asset(terms: Terms) -> str:
@@ -379,8 +387,3 @@ def _rule(terms: Terms) -> str:
         OrderType.MARKET: "market_at_touch",
         OrderType.IOC: "ioc_at_touch",
     }[terms.order_type]
-
-
-def _text(units: int) -> str:
-    whole, rest = divmod(units, UNITS)
-    return f"{whole}.{rest:08d}".rstrip("0").rstrip(".")

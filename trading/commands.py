@@ -14,6 +14,7 @@ from core.money import read_amount
 from core.orders import OrderType, Terms
 
 TOKEN_LENGTH_MAX = 128
+ASSET_LENGTH_MAX = 16
 RESERVED_TOKENS = frozenset({".", "..", "twap"})
 NAMING_RULE = (
     "must be 1 to 128 printable ASCII characters without '/', not starting or ending with a space,"
@@ -25,6 +26,7 @@ class Deposit(Struct, frozen=True):
     account_id: int
     asset: str
     amount: int
+    kind: str = "deposit"  # or "credit": given by whoever runs the router
 
 
 class Place(Struct, frozen=True):
@@ -70,6 +72,36 @@ class FillResting(Struct, frozen=True):
 
 
 Command = Deposit | Place | Amend | Cancel | CancelAll | Reset | FillResting
+
+
+def read_object(body: object) -> Mapping[str, Any]:
+    """Return a body that is a JSON object.
+
+    Raises:
+        Invalid: it is something else.
+    """
+    if not isinstance(body, dict):
+        raise Invalid("send a JSON object", loc=("body",), kind="type_error")
+    return body
+
+
+def read_deposit(body: Mapping[str, Any]) -> tuple[str, int]:
+    """Read a deposit: an asset, which may not exist, and an amount in units."""
+    return read_asset(body.get("asset")), read_amount(body.get("amount"), loc=("body", "amount"))
+
+
+def read_start(body: Mapping[str, Any]) -> Mapping[str, int]:
+    """Read what an account starts again with: assets, which may not exist, and amounts in units; maybe none."""
+    balances = body.get("balances", {})
+    if not isinstance(balances, dict):
+        raise Invalid('must be an object such as {"USDT": 1000}', loc=("body", "balances"), kind="type_error")
+    start: dict[str, int] = {}
+    for name, amount in balances.items():
+        asset = read_asset(name, loc=("body", "balances", name))
+        if asset in start:
+            raise Invalid(f"{asset} comes twice", loc=("body", "balances", name))
+        start[asset] = read_amount(amount, loc=("body", "balances", name))
+    return start
 
 
 def read_terms(body: Mapping[str, Any], catalogue: Catalogue) -> Terms:
@@ -118,9 +150,11 @@ def read_token(value: object, *, name: str = "token_id") -> str:
     return value
 
 
-def read_asset(value: object) -> str:
-    if not isinstance(value, str) or not 1 <= len(value) <= 16:
-        raise _missing_or("asset", value, "must be a string such as USDT")
+def read_asset(value: object, *, loc: tuple[str | int, ...] = ("body", "asset")) -> str:
+    if value is None:
+        raise Invalid("field required", loc=loc, kind="missing")
+    if not isinstance(value, str) or not 1 <= len(value) <= ASSET_LENGTH_MAX:
+        raise Invalid("must be a string such as USDT", loc=loc)
     return value.upper()
 
 

@@ -17,7 +17,7 @@ import structlog
 from django.db import transaction
 from msgspec import Struct
 
-from core.account import Account, Balance, Fees, Market, Offer
+from core.account import Account, Balance, Fees, Market, Offer, check_balance
 from core.errors import DomainError, NotFound, Refused
 from core.events import Side
 from core.orders import Fill, Order, OrderType
@@ -137,7 +137,7 @@ class Exchange:
             case Place():
                 return self._place(ledger, account, command, now)
             case Deposit():
-                return _copy(account.deposit(command.asset, command.amount))
+                return _copy(account.deposit(command.asset, command.amount, kind=command.kind))
             case Cancel():
                 order = self._find(ledger, command.account_id, command.token)
                 return account.cancel(order, now=now, reason=command.reason)
@@ -148,6 +148,8 @@ class Exchange:
             case CancelAll():
                 return self._cancel_all(ledger, account, command.instrument, command.reason, now)
             case Reset():
+                for asset, amount in command.balances.items():
+                    check_balance(asset, amount)  # before anything is changed
                 self._cancel_all(ledger, account, None, "account_reset", now)
                 for asset in list(account.balances):
                     account.zero(asset)

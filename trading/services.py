@@ -82,6 +82,17 @@ def deposit(*, account_id: int, asset: str, amount: int) -> Balance:
     return result
 
 
+def credit(*, account_id: int, asset: str, amount: int) -> Balance:
+    """Add paper money in the operator's name.
+
+    Raises:
+        UnknownAsset, AmountTooLarge: as for a deposit.
+        Unauthorized: the user is disabled.
+    """
+    result: Balance = wait(submit(Deposit(account_id, known_asset(asset), amount, "credit")), ANSWER_S)
+    return result
+
+
 def place_order(*, account_id: int, terms: Terms) -> Done:
     """Place an order; what can be executed now is.
 
@@ -102,13 +113,13 @@ def amend_order(*, account_id: int, token: str, price: int | None, quantity: int
     return result
 
 
-def cancel_order(*, account_id: int, token: str) -> Done:
+def cancel_order(*, account_id: int, token: str, reason: str = "by_client") -> Done:
     """End an open order.
 
     Raises:
         OrderNotFound, NotOpen: there is nothing to cancel.
     """
-    result: Done = wait(submit(Cancel(account_id, token)), ANSWER_S)
+    result: Done = wait(submit(Cancel(account_id, token, reason)), ANSWER_S)
     return result
 
 
