@@ -1,10 +1,19 @@
 """Resting orders of one instrument, indexed by price: a touch that crosses nothing costs nothing."""
 
-from heapq import heappop, heappush
+from collections.abc import Iterator
+from heapq import heapify, heappop, heappush
+from typing import NamedTuple
 
 from core.events import Side
 
-Key = tuple[int, str]  # account, order
+EMPTY_LEVELS_MAX = 64  # of a side, beyond as many as it has with orders
+
+
+class RestingOrder(NamedTuple):
+    order_id: str
+    account_id: int
+    side: Side
+    price: int
 
 
 class Resting:
@@ -17,9 +26,9 @@ class Resting:
     __slots__ = ("_asks", "_bids", "_orders")
 
     def __init__(self) -> None:
-        self._orders: dict[str, tuple[Side, int, int, int]] = {}  # order → side, price, arrival, account
-        self._bids: list[tuple[int, int, str]] = []  # heaps: best first, with entries of orders that left
-        self._asks: list[tuple[int, int, str]] = []
+        self._orders: dict[str, RestingOrder] = {}
+        self._bids = _Levels(-1)
+        self._asks = _Levels(1)
 
     def __len__(self) -> int:
         return len(self._orders)
@@ -27,45 +36,82 @@ class Resting:
     def __contains__(self, order_id: str) -> bool:
         return order_id in self._orders
 
-    def add(self, order_id: str, *, account_id: int, side: Side, price: int, arrival: int) -> None:
-        """Index an order, or index it anew at another price."""
-        entry = (side, price, arrival, account_id)
-        if self._orders.get(order_id) == entry:
-            return
-        self._orders[order_id] = entry
-        if side is Side.BUY:
-            heappush(self._bids, (-price, arrival, order_id))
-        else:
-            heappush(self._asks, (price, arrival, order_id))
-        self._sweep()
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._orders)
+
+    def add(self, order: RestingOrder) -> bool:
+        """Index an order, or index it anew at another price; return whether that changed anything."""
+        before = self._orders.get(order.order_id)
+        if before == order:
+            return False
+        if before is not None:
+            self.remove(order.order_id)
+        self._orders[order.order_id] = order
+        self._levels(order.side).add(order)
+        return True
 
     def remove(self, order_id: str) -> None:
-        self._orders.pop(order_id, None)
+        order = self._orders.pop(order_id, None)
+        if order is not None:
+            self._levels(order.side).remove(order)
 
-    def crossed(self, *, bid: int | None, ask: int | None, most: int) -> list[Key]:
-        """Take out, best price first, up to `most` orders that this touch executes."""
-        taken: list[Key] = []
-        if ask is not None:
-            while self._bids and -self._bids[0][0] >= ask and len(taken) < most:
-                self._take(self._bids, Side.BUY, -1, taken)
-        if bid is not None:
-            while self._asks and self._asks[0][0] <= bid and len(taken) < most:
-                self._take(self._asks, Side.SELL, 1, taken)
+    def crossed(self, side: Side, *, best: int, most: int) -> list[RestingOrder]:
+        """Take out, best price first, up to `most` orders of a side that execute against this opposite price."""
+        taken = self._levels(side).crossed(best, most)
+        return [self._orders.pop(order_id) for order_id in taken]
+
+    def _levels(self, side: Side) -> "_Levels":
+        return self._bids if side is Side.BUY else self._asks
+
+
+class _Levels:
+    """One side: the orders of each price as they arrived, and the prices, best first.
+
+    A price that lost its last order stays until it is met or swept, so that a removal costs as
+    much as an addition.
+    """
+
+    __slots__ = ("_empty", "_heap", "_levels", "_sign")
+
+    def __init__(self, sign: int) -> None:
+        self._sign = sign  # of a price in the heap: the best is the smallest
+        self._heap: list[int] = []
+        self._levels: dict[int, dict[str, None]] = {}
+        self._empty = 0
+
+    def add(self, order: RestingOrder) -> None:
+        price = self._sign * order.price
+        level = self._levels.get(price)
+        if level is None:
+            level = self._levels[price] = {}
+            heappush(self._heap, price)
+        elif not level:
+            self._empty -= 1
+        level[order.order_id] = None
+
+    def remove(self, order: RestingOrder) -> None:
+        level = self._levels[self._sign * order.price]
+        del level[order.order_id]
+        if not level:
+            self._empty += 1
+            if self._empty > len(self._levels) // 2 + EMPTY_LEVELS_MAX:
+                self._levels = {price: level for price, level in self._levels.items() if level}
+                self._heap = list(self._levels)
+                heapify(self._heap)
+                self._empty = 0
+
+    def crossed(self, best: int, most: int) -> list[str]:
+        taken: list[str] = []
+        limit = self._sign * best
+        while self._heap and self._heap[0] <= limit:
+            level = self._levels[self._heap[0]]
+            if not level:
+                self._empty -= 1
+            while level and len(taken) < most:
+                order_id = next(iter(level))
+                del level[order_id]
+                taken.append(order_id)
+            if level:
+                break
+            del self._levels[heappop(self._heap)]
         return taken
-
-    def _take(self, heap: list[tuple[int, int, str]], side: Side, sign: int, taken: list[Key]) -> None:
-        signed, arrival, order_id = heappop(heap)
-        entry = self._orders.get(order_id)
-        if entry is not None and entry[:3] == (side, sign * signed, arrival):
-            del self._orders[order_id]
-            taken.append((entry[3], order_id))
-
-    def _sweep(self) -> None:
-        """Rebuild the heaps when most of their entries are of orders that left or moved."""
-        if len(self._bids) + len(self._asks) <= 2 * len(self._orders) + 64:
-            return
-        bids = [(-price, arrival, key) for key, (side, price, arrival, _) in self._orders.items() if side is Side.BUY]
-        asks = [(price, arrival, key) for key, (side, price, arrival, _) in self._orders.items() if side is Side.SELL]
-        bids.sort()
-        asks.sort()
-        self._bids, self._asks = bids, asks
