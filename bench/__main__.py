@@ -6,7 +6,7 @@ import sys
 
 from bench import report
 
-BENCHES = ("feeds", "delivery", "latency", "embedded")
+BENCHES = ("feeds", "delivery", "latency", "embedded", "orders")
 
 
 def main() -> int:
