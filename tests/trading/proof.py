@@ -1,0 +1,160 @@
+"""What must be true of the exchange's rows at any moment, re-proved from nothing but the rows.
+
+Shares no arithmetic with the exchange: fractions of whole coins, rounded here. `prove` raises
+an `AssertionError` that names the account and the rule.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Collection
+from decimal import Decimal
+from fractions import Fraction
+from math import ceil, floor
+from typing import Any
+
+from core.events import Side
+from core.orders import hold
+from trading import models
+
+UNIT = Fraction(1, 10**8)
+CAP = Fraction(46_000_000_000)
+ENDED = {"filled", "partially_filled", "cancelled", "rejected"}
+VENUES = {"binance", "okx", "kraken"}
+
+
+def coins(units: int) -> Fraction:
+    return units * UNIT
+
+
+def up(value: Fraction) -> Fraction:
+    return ceil(value / UNIT) * UNIT
+
+
+def down(value: Fraction) -> Fraction:
+    return floor(value / UNIT) * UNIT
+
+
+def prove(account_ids: Collection[int] | None = None) -> None:
+    """Check every rule on these accounts, or on all."""
+    accounts = models.Account.objects.order_by("pk")
+    if account_ids is not None:
+        accounts = accounts.filter(pk__in=account_ids)
+    for account in accounts:
+        prove_account(account)
+
+
+def prove_account(account: models.Account) -> None:
+    pk = account.pk
+    balances = {row.asset: row for row in models.Balance.objects.filter(account_id=pk)}
+    orders = list(models.Order.objects.filter(account_id=pk).order_by("number"))
+    fills = list(models.Fill.objects.filter(account_id=pk).order_by("seq"))
+    entries = list(models.Entry.objects.filter(account_id=pk).order_by("id"))
+    reports = list(models.Report.objects.filter(account_id=pk).order_by("seq"))
+
+    sums: dict[str, int] = defaultdict(int)
+    by_fill: dict[str, list[models.Entry]] = defaultdict(list)
+    for entry in entries:
+        sums[entry.asset] += entry.amount
+        assert entry.balance == sums[entry.asset], f"{pk}: entry {entry.pk} says {entry.balance}, {sums[entry.asset]}"
+        assert entry.balance >= 0, f"{pk}: {entry.asset} was below 0"
+        assert (entry.kind in ("fill", "fee")) == bool(entry.reference), f"{pk}: entry {entry.pk} and its fill"
+        if entry.reference:
+            by_fill[entry.reference].append(entry)
+        elif entry.kind == "deposit":
+            assert entry.amount > 0
+    held: dict[str, int] = defaultdict(int)
+    for order in orders:
+        held[_assets(order.instrument, order.side)[0]] += order.held
+    for asset in {*balances, *sums}:
+        row = balances.get(asset)
+        total, reserved = (row.total, row.held) if row else (0, 0)
+        assert total == sums[asset], f"{pk}: {asset} total {total}, its entries say {sums[asset]}"
+        assert reserved == held[asset], f"{pk}: {asset} reserved {reserved}, its orders hold {held[asset]}"
+        assert 0 <= reserved <= total <= CAP / UNIT, f"{pk}: {asset} {reserved} of {total}"
+    assert set(held) <= set(balances), f"{pk}: an order holds what has no balance"
+
+    fills_of: dict[str, list[models.Fill]] = defaultdict(list)
+    for fill in fills:
+        fills_of[fill.order_id].append(fill)
+    assert set(by_fill) == {fill.id for fill in fills}, f"{pk}: entries and fills do not name each other"
+    for order in orders:
+        prove_order(order, sorted(fills_of.pop(order.id, []), key=lambda fill: fill.number), by_fill)
+    assert not fills_of, f"{pk}: a fill of another account's order"
+
+    assert [report.seq for report in reports] == list(range(1, len(reports) + 1)), f"{pk}: reports are not 1, 2, 3 …"
+    assert account.seq == len(reports), f"{pk}: seq {account.seq} of {len(reports)} reports"
+    told: dict[str, int] = {}
+    known = {fill.id: fill for fill in fills}
+    for report in reports:
+        body = json.loads(report.body, parse_float=Decimal, parse_int=Decimal)
+        if body["fill"] is not None:
+            assert body["fill"]["fill_id"] not in told, f"{pk}: a fill was reported twice"
+            told[body["fill"]["fill_id"]] = report.seq
+            _same_receipt(body["fill"], known[body["fill"]["fill_id"]])
+    assert told == {fill.id: fill.seq for fill in fills}, f"{pk}: fills and reports differ"
+
+
+def prove_order(order: models.Order, fills: list[models.Fill], entries: dict[str, list[models.Entry]]) -> None:
+    name = f"{order.account_id}: order {order.token_id}"
+    paid_asset, got_asset = _assets(order.instrument, order.side)
+    buys = order.side == "buy"
+    assert [fill.number for fill in fills] == list(range(1, len(fills) + 1)), f"{name}: fills are not 1, 2, 3 …"
+    assert order.fill_count == len(fills), name
+    quantity = sum((coins(fill.quantity) for fill in fills), Fraction(0))
+    notional = Fraction(0)
+    fees = Fraction(0)
+    for fill in fills:
+        price = coins(fill.price)
+        assert order.price is None or (price <= coins(order.price) if buys else price >= coins(order.price)), (
+            f"{name}: filled at {fill.price}, its limit is {order.price}"
+        )
+        assert fill.venue in VENUES, f"{name}: venue {fill.venue}"
+        before, notional = notional, notional + price * coins(fill.quantity)
+        money = up(notional) - up(before) if buys else down(notional) - down(before)
+        paid, got = (money, coins(fill.quantity)) if buys else (coins(fill.quantity), money)
+        fees += coins(fill.fee)
+        assert (fill.fee_asset, coins(fill.fee) <= got) == (got_asset, True), f"{name}: fee {fill.fee} of {got}"
+        wanted = [("fill", paid_asset, -paid), ("fill", got_asset, got), ("fee", got_asset, -coins(fill.fee))]
+        found = [(entry.kind, entry.asset, coins(entry.amount)) for entry in entries[fill.id]]
+        assert found == [leg for leg in wanted if leg[2]], f"{name}: fill {fill.number} moved {found}, not {wanted}"
+    assert coins(order.filled_quantity) == quantity <= coins(order.quantity), f"{name}: filled_quantity"
+    assert Fraction(int(order.filled_notional), 10**16) == notional, f"{name}: filled_notional"
+    assert coins(order.fee) == fees, f"{name}: its fee is not its fills'"
+    venues = {fill.venue for fill in fills}
+    assert order.venue == (None if not venues else venues.pop() if len(venues) == 1 else "multiple"), f"{name}: venue"
+    if order.status == "open":
+        leaves = coins(order.quantity) - quantity
+        assert order.price is not None, f"{name}: rests without a limit"
+        assert leaves > 0, f"{name}: open, and nothing left to fill"
+        need = up(notional + coins(order.price) * leaves) - up(notional) if buys else leaves
+        assert coins(order.held) == need, f"{name}: holds {coins(order.held)}, may cost {need}"
+        assert order.held == hold(
+            Side(order.side),
+            price=order.price,
+            leaves=order.quantity - order.filled_quantity,
+            filled_notional=int(order.filled_notional),
+        )
+    else:
+        assert order.status in ENDED, f"{name}: {order.status}"
+        assert order.held == 0, f"{name}: has ended and holds {order.held}"
+        whole = quantity == coins(order.quantity)
+        legal = {"filled": whole, "partially_filled": not whole and quantity > 0, "cancelled": not quantity}
+        assert legal.get(order.status, not quantity), f"{name}: {order.status} with {quantity} filled"
+    if order.order_type != "limit":
+        assert order.status != "open", f"{name}: a {order.order_type} order rests"
+
+
+def _assets(instrument: str, side: str) -> tuple[str, str]:
+    """Return what an order pays with and what it gets."""
+    base, _, quote = instrument.partition("-")
+    return (quote, base) if side == "buy" else (base, quote)
+
+
+def _same_receipt(told: dict[str, Any], fill: models.Fill) -> None:
+    assert (
+        told["order"], Fraction(told["price"]), Fraction(told["quantity"]), told["exchange"], Fraction(told["fee"]),
+        told["fee_asset"], told["liquidity"], told["rule"],
+    ) == (
+        fill.order_id, coins(fill.price), coins(fill.quantity), fill.venue, coins(fill.fee),
+        fill.fee_asset, fill.liquidity, fill.rule,
+    ), f"{fill.account_id}: the report of fill {fill.id} tells something else"  # fmt: skip

@@ -1,0 +1,468 @@
+"""Anything that clients, venues and restarts can do, in any order, against a naive oracle.
+
+After every step the rows prove themselves (`proof.py`) and are what the oracle (`oracle.py`)
+says, to the unit. MACHINE_EXAMPLES and MACHINE_STEPS make longer runs.
+"""
+
+import os
+from collections import defaultdict
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+import pytest
+from django.db import connection
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from accounts.models import User
+from core.account import Fees, Market, Offer
+from core.errors import DomainError
+from core.events import Side
+from core.orders import OrderType, Terms
+from tests.trading.desk import Desk
+from tests.trading.oracle import SEEN_MAX_NS, Offers, Oracle, Refusal, Ticket
+from tests.trading.proof import CAP, UNIT, coins, prove_account
+from trading import models
+from trading.commands import Amend, Cancel, CancelAll, Command, Deposit, FillResting, Place, Reset
+from trading.exchange import Done
+
+EXAMPLES = int(os.environ.get("MACHINE_EXAMPLES", "60"))
+STEPS = int(os.environ.get("MACHINE_STEPS", "40"))
+HUNT = os.environ.get("MACHINE_HUNT") == "1"  # only whether it fails: no search for a small example
+
+INSTRUMENTS = ("BTC-USDT", "ETH-BTC")  # BTC is the base of one and the quote of the other
+ASSETS = ("BTC", "ETH", "USDT")
+VENUES = ("binance", "okx", "kraken")
+NAMES = ("ann", "bob", "cat")
+FEES = (Fees(0, 0), Fees(1_000, 2_500), Fees(333, 77), Fees(100_000, 100_000))  # the last one: the largest allowed
+RATE = 1_000_000  # hundredths of a basis point in one
+BIG = 9 * 10**18 - 1  # the largest input
+TABLES = ("report", "entry", "fill", "order", "balance", "account")
+
+ODD = st.sampled_from((1, 3, 7, 33_333_333, 66_666_667, 10**8, 123_456_789, 10**8 + 1, 10**10))
+ANY_UNITS = st.one_of(ODD, st.integers(1, 10**12), st.integers(1, BIG))
+PRICES = {
+    "BTC-USDT": st.one_of(st.integers(99, 101), st.sampled_from((33_333_333, 10**8 + 1, 5 * 10**12 + 1))),
+    "ETH-BTC": st.one_of(st.integers(7_000_000, 7_000_003), st.sampled_from((1, 5, 10**8 - 1))),
+}
+
+Plan = tuple[Command, Callable[[], Any]]  # what is asked, and the oracle's answer to it
+
+
+class Floor(Desk):
+    """A desk whose receipts keep what was shown, and whose lost venues show nothing."""
+
+    def market(self, instrument: str, side: Side) -> Market:
+        offers = tuple(offer for offer in self.offers.get((instrument, side), ()) if offer.venue not in self.dead)
+        return Market(offers, {"shown": [[offer.price, offer.size, offer.venue] for offer in offers]})
+
+    def show(self, instrument: str, side: Side) -> Offers:
+        return [(coins(offer.price), coins(offer.size), offer.venue) for offer in self.market(instrument, side).offers]
+
+
+class Trading(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        _empty()
+        self.accounts = [User.objects.create(username=name, password="!").pk for name in NAMES]
+        self.fees = FEES[0]
+        self.desk = Floor(self.fees)
+        self.oracle = Oracle(Fraction(0), Fraction(0))
+        self.tokens = 0
+        self.sizes = 0
+        self.statuses: dict[str, str] = {}
+        self.checked = 0  # of the oracle's reports
+        self.seen: list[tuple[str, Side, Market, int]] = []  # markets that a matcher saw
+
+    # -- the surroundings
+
+    @initialize(fees=st.sampled_from(FEES), money=st.tuples(*[st.one_of(st.just(10**12), ANY_UNITS)] * 3))
+    def open(self, fees: Fees, money: tuple[int, ...]) -> None:
+        self._start(fees)
+        for account in self.accounts:
+            for asset, amount in zip(ASSETS, money, strict=True):
+                self._run(self._deposit(account, asset, amount))
+
+    @rule(fees=st.none() | st.sampled_from(FEES))
+    def restart(self, fees: Fees | None) -> None:
+        """A new process over the same rows, perhaps with other fees."""
+        self._start(self.fees if fees is None else fees)
+
+    @rule(data=st.data(), at=st.sampled_from(INSTRUMENTS), levels=st.integers(0, 3))
+    def quote(self, data: st.DataObject, at: str, levels: int) -> None:
+        """Show other prices; no size is ever shown twice, so that each one is news."""
+        for side in Side:
+            price = self._price(data, at, side)
+            offers = []
+            for venue in VENUES[:levels]:
+                self.sizes += 1
+                size = data.draw(st.sampled_from((0, 10**7, 5 * 10**8, 10**18)), label="size")
+                offers.append(Offer(price, size + self.sizes, venue))
+            self.desk.offers[at, side] = tuple(offers)
+
+    @rule(venue=st.sampled_from(VENUES))
+    def lose_or_regain_a_venue(self, venue: str) -> None:
+        self.desk.dead ^= {venue}
+
+    @rule(at=st.sampled_from(INSTRUMENTS), side=st.sampled_from(Side))
+    def see(self, at: str, side: Side) -> None:
+        """Let a matcher see this market; it may tell much later."""
+        self.seen.append((at, side, self.desk.market(at, side), self.desk.clock_ns))
+
+    @rule(ns=st.sampled_from((1, SEEN_MAX_NS // 2, SEEN_MAX_NS, SEEN_MAX_NS + 1)))
+    def pass_time(self, ns: int) -> None:
+        self.desk.clock_ns += ns
+
+    # -- what clients do
+
+    @rule(data=st.data())
+    def deposit(self, data: st.DataObject) -> None:
+        self._run(self._some_deposit(data))
+
+    @rule(data=st.data())
+    def place(self, data: st.DataObject) -> None:
+        self._run(self._some_place(data))
+
+    @rule(data=st.data())
+    def place_another(self, data: st.DataObject) -> None:
+        self._run(self._some_place(data))
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.oracle.tickets)
+    def amend(self, data: st.DataObject) -> None:
+        self._run(self._some_amend(data))
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.oracle.tickets)
+    def cancel(self, data: st.DataObject) -> None:
+        self._run(self._some_cancel(data))
+
+    @rule(data=st.data())
+    def cancel_all(self, data: st.DataObject) -> None:
+        self._run(self._some_cancel_all(data))
+
+    @rule(data=st.data())
+    def reset(self, data: st.DataObject) -> None:
+        self._run(self._some_reset(data))
+
+    @rule(data=st.data())
+    def many_at_once(self, data: st.DataObject) -> None:
+        """Several commands that share a transaction."""
+        kinds = [self._some_deposit, self._some_place, self._some_place, self._some_cancel_all, self._some_reset]
+        if self.oracle.tickets:
+            kinds += [self._some_amend, self._some_cancel, self._some_match] * 2
+        chosen = data.draw(st.lists(st.sampled_from(kinds), min_size=2, max_size=5), label="kinds")
+        self._run(*[kind(data) for kind in chosen])
+
+    # -- what the matcher does
+
+    @rule()
+    def match(self) -> None:
+        """Fill all that today's touch crosses, in one transaction."""
+        plans = []
+        for ticket in self.oracle.tickets:
+            market = self.desk.market(ticket.instrument, Side(ticket.side))
+            if ticket.status == "open" and market.offers:
+                plans.append(self._match(ticket, market, self.desk.clock_ns))
+        if plans:
+            self._run(*plans)
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.oracle.tickets)
+    def match_one(self, data: st.DataObject) -> None:
+        """What a second matcher, or a slow one, may ask: any order, at a market of any age."""
+        self._run(self._some_match(data))
+
+    # -- what must hold
+
+    @invariant()
+    def rows_prove_themselves_and_are_what_the_oracle_says(self) -> None:
+        for account in models.Account.objects.order_by("pk"):
+            prove_account(account)
+        self._same_balances()
+        self._same_orders()
+        self._same_reports()
+        self._value_is_conserved()
+
+    def teardown(self) -> None:
+        _empty()
+
+    # -- commands, each with the oracle's answer
+
+    def _some_deposit(self, data: st.DataObject) -> Plan:
+        account, asset = data.draw(st.sampled_from(self.accounts)), data.draw(st.sampled_from(ASSETS))
+        room = int((CAP - self.oracle.total(account, asset)) / UNIT)
+        amount = data.draw(st.one_of(ANY_UNITS, st.sampled_from((room, room + 1))), label="amount")
+        return self._deposit(account, asset, max(1, amount))
+
+    def _deposit(self, account: int, asset: str, amount: int) -> Plan:
+        return Deposit(account, asset, amount), lambda: self.oracle.deposit(account, asset, coins(amount))
+
+    def _some_place(self, data: st.DataObject) -> Plan:
+        account = data.draw(st.sampled_from(self.accounts), label="account")
+        at, side = data.draw(st.sampled_from(INSTRUMENTS)), data.draw(st.sampled_from(Side))
+        kind = data.draw(st.sampled_from((*OrderType, OrderType.LIMIT)), label="kind")
+        price = None if kind is OrderType.MARKET else self._price(data, at, side)
+        if kind is OrderType.IOC and data.draw(st.booleans(), label="without a limit"):
+            price = None
+        asks = self.desk.offers.get((at, side), ())
+        quantity = self._quantity(data, account, at, side, price or (asks[0].price if asks else 1))
+        self.tokens += 1
+        token = f"t{self.tokens}"
+        mine = [ticket.token for ticket in self.oracle.of(account)]
+        if mine and data.draw(st.integers(0, 7), label="a used token") == 0:
+            token = data.draw(st.sampled_from(mine))
+        terms = Terms(token, at, side, kind, price, quantity)
+
+        def answer() -> Ticket:
+            ticket = Ticket(
+                account, token, at, side.value, kind.value, None if price is None else coins(price), coins(quantity)
+            )
+            return self.oracle.place(ticket, self.desk.show(at, side))
+
+        return Place(account, terms), answer
+
+    def _some_amend(self, data: st.DataObject) -> Plan:
+        ticket = self._ticket(data)
+        account, token = ticket.account, self._name(data, ticket)
+        side = Side(ticket.side)
+        price = self._price(data, ticket.instrument, side) if data.draw(st.booleans(), label="price") else None
+        quantity = None
+        if data.draw(st.booleans(), label="quantity"):
+            limit = price or int((ticket.limit or UNIT) / UNIT)
+            held = ticket.held if self._owns(account, token) else Fraction(0)
+            quantity = self._quantity(data, account, ticket.instrument, side, limit, extra=held)
+
+        def answer() -> Ticket:
+            return self.oracle.amend(
+                account,
+                token,
+                None if price is None else coins(price),
+                None if quantity is None else coins(quantity),
+                {side.value: self.desk.show(ticket.instrument, side) for side in Side},
+            )
+
+        return Amend(account, token, price, quantity), answer
+
+    def _some_cancel(self, data: st.DataObject) -> Plan:
+        ticket = self._ticket(data)
+        account, token = ticket.account, self._name(data, ticket)
+        if data.draw(st.integers(0, 7), label="somebody else's") == 0:
+            account = data.draw(st.sampled_from(self.accounts))
+        return Cancel(account, token), lambda: self.oracle.cancel(account, token)
+
+    def _some_cancel_all(self, data: st.DataObject) -> Plan:
+        account = data.draw(st.sampled_from(self.accounts))
+        at = data.draw(st.sampled_from((None, *INSTRUMENTS)))
+        return CancelAll(account, at), lambda: self.oracle.cancel_all(account, at)
+
+    def _some_reset(self, data: st.DataObject) -> Plan:
+        account = data.draw(st.sampled_from(self.accounts))
+        start = data.draw(st.dictionaries(st.sampled_from(ASSETS), ANY_UNITS, max_size=2), label="start")
+        fractions = {asset: coins(amount) for asset, amount in start.items()}
+        return Reset(account, start), lambda: self.oracle.reset(account, fractions, ASSETS)
+
+    def _some_match(self, data: st.DataObject) -> Plan:
+        ticket = self._ticket(data)
+        ours = [seen for seen in self.seen if (seen[0], seen[1]) == (ticket.instrument, Side(ticket.side))]
+        if ours and data.draw(st.booleans(), label="seen before"):
+            _, _, market, seen_ns = data.draw(st.sampled_from(ours[-5:]))
+            return self._match(ticket, market, seen_ns)
+        return self._match(ticket, self.desk.market(ticket.instrument, Side(ticket.side)), self.desk.clock_ns)
+
+    def _match(self, ticket: Ticket, market: Market, seen_ns: int) -> Plan:
+        def answer() -> bool:
+            now = self.desk.show(ticket.instrument, Side(ticket.side))
+            shown: Offers = [(coins(offer.price), coins(offer.size), offer.venue) for offer in market.offers]
+            lost = bool(shown) and shown[0][2] in self.desk.dead
+            old = self.desk.clock_ns - seen_ns > SEEN_MAX_NS
+            return self.oracle.match(ticket, now if lost or old else shown)
+
+        return FillResting(ticket.account, ticket.order_id, market, seen_ns), answer
+
+    def _ticket(self, data: st.DataObject) -> Ticket:
+        """Any order, open ones preferred."""
+        resting = [ticket for ticket in self.oracle.tickets if ticket.status == "open"]
+        if resting and data.draw(st.integers(0, 4), label="any") > 0:
+            return data.draw(st.sampled_from(resting), label="resting")
+        return data.draw(st.sampled_from(self.oracle.tickets), label="ticket")
+
+    def _name(self, data: st.DataObject, ticket: Ticket) -> str:
+        return data.draw(st.sampled_from((ticket.token, ticket.order_id, ticket.token, "nobody's")), label="name")
+
+    def _owns(self, account: int, token: str) -> bool:
+        return any(token in (ticket.token, ticket.order_id) for ticket in self.oracle.of(account))
+
+    def _price(self, data: st.DataObject, at: str, side: Side) -> int:
+        """Any price, biased to the touch, one unit either side of it, and the ends of the scale."""
+        shown = self.desk.offers.get((at, side), ())
+        near = [shown[0].price + step for step in (-1, 0, 0, 1)] if shown else []
+        choices = [PRICES[at], PRICES[at], st.sampled_from((1, BIG))]
+        if near:
+            choices += [st.sampled_from(near)] * 2
+        return max(1, min(BIG, data.draw(st.one_of(choices), label="price")))
+
+    def _quantity(
+        self, data: st.DataObject, account: int, at: str, side: Side, price: int, *, extra: Fraction = Fraction(0)
+    ) -> int:
+        """Any quantity, biased to all that the account can pay for, and one unit more or less."""
+        base, _, quote = at.partition("-")
+        free = int((self.oracle.free(account, quote if side is Side.BUY else base) + extra) / UNIT)
+        most = free * 10**8 // price if side is Side.BUY else free
+        chosen = data.draw(
+            st.one_of(st.sampled_from((most, most + 1, most // 2, most // 3)), st.just(most // 7), ANY_UNITS),
+            label="quantity",
+        )
+        return max(1, min(BIG, chosen))
+
+    # -- both at once
+
+    def _start(self, fees: Fees) -> None:
+        before = self.desk
+        self.fees = fees
+        self.desk = Floor(fees)
+        self.desk.offers, self.desk.dead, self.desk.now = before.offers, before.dead, before.now
+        self.oracle.maker, self.oracle.taker = Fraction(fees.maker, RATE), Fraction(fees.taker, RATE)
+        self.oracle.taken.clear()
+        self.seen.clear()  # another process has another clock
+
+    def _run(self, *plans: Plan) -> None:
+        """Give commands to the exchange, in one transaction, and to the oracle; compare the answers."""
+        results, after = self.desk.exchange.apply([command for command, _ in plans])
+        after()
+        assert len(results) == len(plans)
+        for (command, answer), result in zip(plans, results, strict=True):
+            try:
+                wanted = answer()
+            except Refusal as refusal:
+                assert isinstance(result, DomainError), f"{command} should be refused: {refusal.code}"
+                assert result.code == refusal.code, f"{command}: {result.code}, not {refusal.code}"
+                continue
+            assert not isinstance(result, Exception), f"{command} was refused: {result}"
+            if isinstance(wanted, Ticket):
+                assert isinstance(result, Done)
+                wanted.order_id = wanted.order_id or result.order.order_id
+                assert result.order.order_id == wanted.order_id
+                assert [coins(fill.quantity) for fill in result.fills][: len(wanted.fills)] == [
+                    made.quantity for made in wanted.fills
+                ], f"{command}: its answer lacks receipts"
+            elif isinstance(wanted, list):
+                assert {done.order.order_id for done in result} == {ticket.order_id for ticket in wanted}
+            elif isinstance(wanted, bool):
+                assert result is wanted, f"{command}: {result}"
+
+    # -- comparisons
+
+    def _same_balances(self) -> None:
+        rows = {(row.account_id, row.asset): row for row in models.Balance.objects.all()}
+        for account in self.accounts:
+            for asset in ASSETS:
+                row = rows.pop((account, asset), None)
+                found = (coins(row.total), coins(row.held)) if row else (Fraction(0), Fraction(0))
+                wanted = (self.oracle.total(account, asset), self.oracle.reserved(account, asset))
+                assert found == wanted, f"{account} {asset}: {found}, the oracle says {wanted}"
+                if not any(ticket.status == "open" for ticket in self.oracle.of(account)):
+                    assert found[1] == 0
+        assert not rows
+
+    def _same_orders(self) -> None:
+        rows = {row.id: row for row in models.Order.objects.all()}
+        fills: dict[str, list[models.Fill]] = defaultdict(list)
+        for fill in models.Fill.objects.order_by("order_id", "number"):
+            fills[fill.order_id].append(fill)
+        assert set(rows) == {ticket.order_id for ticket in self.oracle.tickets}
+        for ticket in self.oracle.tickets:
+            row = rows[ticket.order_id]
+            found = (
+                row.account_id, row.token_id, row.instrument, row.side, row.order_type, row.status, row.reason,
+                coins(row.quantity), None if row.price is None else coins(row.price), coins(row.held), coins(row.fee),
+            )  # fmt: skip
+            wanted = (
+                ticket.account, ticket.token, ticket.instrument, ticket.side, ticket.kind, ticket.status,
+                ticket.reason, ticket.quantity, ticket.limit, ticket.held, ticket.fee,
+            )  # fmt: skip
+            assert found == wanted, f"{found}, the oracle says {wanted}"
+            receipts = [
+                (coins(fill.price), coins(fill.quantity), fill.venue, fill.liquidity, fill.rule)
+                for fill in fills[row.id]
+            ]
+            assert receipts == [
+                (made.price, made.quantity, made.venue, made.liquidity, made.rule) for made in ticket.fills
+            ]
+            for fill in fills[row.id]:
+                assert f'"{fill.venue}"' in fill.touch, "the receipt shows another market than it was filled at"
+                assert str(fill.price) in fill.touch
+            before = self.statuses.get(row.id, "open")
+            assert before in ("open", row.status), f"{before} became {row.status}"
+            self.statuses[row.id] = row.status
+
+    def _same_reports(self) -> None:
+        """Every execution is reported once, in order; and what was told is what was written."""
+        tokens = {ticket.order_id: ticket.token for ticket in self.oracle.tickets}
+        wanted: dict[int, list[tuple[str, bool]]] = defaultdict(list)
+        for account, token, of_fill in self.oracle.told:
+            wanted[account].append((token, of_fill))
+        found: dict[int, list[tuple[str, bool]]] = defaultdict(list)
+        written = []
+        for report in models.Report.objects.order_by("account_id", "seq"):
+            body = _loads(report.body)
+            found[report.account_id].append((tokens[body["order"]["order_id"]], body["fill"] is not None))
+            written.append((report.account_id, report.seq, report.body.encode()))
+        assert found == wanted
+        told = [report for outcome in self.desk.outcomes for report in outcome.reports]
+        assert {(report.account_id, report.seq, report.body) for report in told} <= set(written)
+        self.checked += len(told)
+        assert self.checked == len(written), "a report was written and not told, or told twice"
+        for outcome in self.desk.outcomes:
+            assert all(order.is_open for order in outcome.rested)
+            assert not any(order.is_open for order in outcome.ended)
+        self.desk.outcomes.clear()
+
+    def _value_is_conserved(self) -> None:
+        """Per asset: what accounts have came in, or was exchanged against the market, less fees."""
+        for asset in ASSETS:
+            have = sum(row.total for row in models.Balance.objects.filter(asset=asset))
+            moved = {
+                kind: sum(row.amount for row in models.Entry.objects.filter(asset=asset, kind=kind))
+                for kind in ("deposit", "reset", "fill", "fee", "credit")
+            }
+            assert have == sum(moved.values())
+            assert -moved["fee"] == sum(fill.fee for fill in models.Fill.objects.filter(fee_asset=asset))
+
+
+def _loads(text: str) -> Any:
+    from core import strict_json
+
+    return strict_json.loads(text.encode())
+
+
+def _empty() -> None:
+    with connection.cursor() as cursor:
+        for table in TABLES:
+            cursor.execute(f"DELETE FROM trading_{table}")
+    User.objects.filter(username__in=NAMES).delete()
+
+
+@pytest.mark.timeout(0)
+@pytest.mark.django_db(transaction=True)
+def test_whatever_happens_the_books_are_right_to_the_unit() -> None:
+    run_state_machine_as_test(
+        Trading,
+        settings=settings(
+            max_examples=EXAMPLES,
+            stateful_step_count=STEPS,
+            deadline=None,
+            database=None,
+            phases=(Phase.generate,) if HUNT else (Phase.generate, Phase.shrink),
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
