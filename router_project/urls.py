@@ -18,6 +18,7 @@ urlpatterns = [
     path("", views.home, name="home"),
     path("", include("accounts.urls")),
     path("", include("marketdata.urls")),
+    path("", include("trading.urls")),
     path("health", views.HealthView.as_view(), name="health"),
     path("ready", views.ReadyView.as_view(), name="ready"),
     path("openapi.json", SpectacularJSONAPIView.as_view(), name="schema"),

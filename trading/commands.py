@@ -138,16 +138,21 @@ def read_amend(body: Mapping[str, Any]) -> tuple[int | None, int | None]:
 def read_token(value: object, *, name: str = "token_id") -> str:
     if value is None:
         raise Invalid("field required", loc=("body", name), kind="missing")
-    if (
-        not isinstance(value, str)
-        or not 1 <= len(value) <= TOKEN_LENGTH_MAX
-        or not (value.isascii() and value.isprintable())
-        or "/" in value
-        or value != value.strip(" ")
-        or value in RESERVED_TOKENS
-    ):
+    if not isinstance(value, str) or not is_token(value):
         raise Invalid(NAMING_RULE, loc=("body", name))
     return value
+
+
+def is_token(text: str) -> bool:
+    """Tell whether an order may have this token id; the ids that we make are such words too."""
+    return (
+        1 <= len(text) <= TOKEN_LENGTH_MAX
+        and text.isascii()
+        and text.isprintable()
+        and "/" not in text
+        and text == text.strip(" ")
+        and text not in RESERVED_TOKENS
+    )
 
 
 def read_asset(value: object, *, loc: tuple[str | int, ...] = ("body", "asset")) -> str:
