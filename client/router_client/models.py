@@ -1,0 +1,431 @@
+"""What the router answers, as types. Members have the wire's names; amounts are exact Decimals.
+
+Unknown members are ignored, so that a newer router is read too. Moments of orders are
+`datetime`s in UTC; `timestamp`s of market data are seconds since the epoch.
+"""
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Literal, NamedTuple
+
+from msgspec import Struct, field
+
+Side = Literal["buy", "sell"]
+OrderType = Literal["limit", "market", "ioc"]
+Interval = Literal["1s", "10s", "1m", "5m"]
+
+OPEN = "open"
+ALL = "all"
+
+
+class Tokens(Struct, frozen=True):
+    """What a log-in answers."""
+
+    access_token: str
+    refresh_token: str = ""
+    token_type: str = "bearer"  # noqa: S105 - the name of a scheme
+    expires_in: int = 0  # seconds
+    username: str = ""
+    user_id: int | None = None
+
+
+class Info(Struct, frozen=True):
+    """What is served there."""
+
+    assets: list[str]
+    pairs: list[str]
+    exchanges: list[str]
+    kline_intervals: list[str] = []
+    streams: list[str] = []
+    order_types: list[str] = []
+    paper: bool = True
+    simulated: bool = False
+    source: str = ""
+    version: str = ""
+
+
+# -- market data
+
+
+class Level(NamedTuple):
+    """A price and what is shown there; of a book over all exchanges also where."""
+
+    price: Decimal
+    quantity: Decimal
+    exchange: str | None = None
+
+
+class OrderBook(Struct, frozen=True):
+    """Levels best first."""
+
+    symbol: str
+    exchange: str
+    bids: list[Level]
+    asks: list[Level]
+    timestamp: float
+    depth: int | None = None
+
+
+class Book(Struct, frozen=True):
+    """A book inside an image of all books."""
+
+    bids: list[Level]
+    asks: list[Level]
+
+
+Books = dict[str, dict[str, Book]]  # exchange → symbol → book
+
+
+class BestTouch(Struct, frozen=True):
+    """The best bid and ask over the live exchanges, or of one; a side that nobody shows is None."""
+
+    symbol: str
+    exchange: str
+    timestamp: float
+    best_bid: Decimal | None = None
+    best_bid_qty: Decimal | None = None
+    best_bid_exchange: str | None = None
+    best_ask: Decimal | None = None
+    best_ask_qty: Decimal | None = None
+    best_ask_exchange: str | None = None
+    spread: Decimal | None = None
+
+
+class Trade(Struct, frozen=True):
+    """A public trade; `side` is the taker's."""
+
+    symbol: str
+    exchange: str
+    trade_id: str
+    price: Decimal
+    quantity: Decimal
+    side: Side
+    timestamp: float
+
+
+class Kline(Struct, frozen=True):
+    """A candle of the stream; `start` and `end` in seconds. The running one comes again until `is_closed`."""
+
+    symbol: str
+    exchange: str
+    interval: str
+    start: int
+    end: int
+    open: Decimal
+    high: Decimal
+    low: Decimal
+    close: Decimal
+    volume: Decimal
+    trades: int
+    is_closed: bool
+    partial: bool = False  # the router did not see all of it
+
+
+class Candle(Struct, frozen=True):
+    """A candle of the history; `timestamp` is its open time in seconds."""
+
+    timestamp: int
+    open: Decimal
+    high: Decimal
+    low: Decimal
+    close: Decimal
+    volume: Decimal
+    trades: int
+    is_closed: bool
+    partial: bool = False
+
+
+class Klines(Struct, frozen=True):
+    """Candles, oldest first."""
+
+    exchange: str
+    symbol: str
+    interval: str
+    candles: list[Candle]
+
+
+class Ewma(Struct, frozen=True):
+    """An exponentially weighted average of the trade price; `half_life` in seconds."""
+
+    symbol: str
+    exchange: str
+    half_life: float
+    value: Decimal
+    timestamp: float
+
+
+class VenueStatus(Struct, frozen=True):
+    """How an exchange's feed fares; ages in seconds."""
+
+    state: str
+    live: bool = False
+    reason: str = ""
+    last_frame_age: float | None = None
+    last_data_age: float | None = None
+    frames_per_second: float = 0.0
+    reconnects: int = 0
+    gaps: int = 0
+    pairs: list[str] = []
+
+
+class TouchStatus(Struct, frozen=True):
+    """A symbol's touch and its age in seconds."""
+
+    best_bid: Decimal | None = None
+    best_bid_qty: Decimal | None = None
+    best_bid_exchange: str | None = None
+    best_bid_age: float | None = None
+    best_ask: Decimal | None = None
+    best_ask_qty: Decimal | None = None
+    best_ask_exchange: str | None = None
+    best_ask_age: float | None = None
+    spread: Decimal | None = None
+
+
+class Status(Struct, frozen=True):
+    """The state of the router."""
+
+    source: str
+    exchanges: dict[str, VenueStatus]
+    symbols: dict[str, TouchStatus]
+    timestamp: float = 0.0
+    paper: bool = True
+    simulated: bool = False
+    version: str = ""
+    counters: dict[str, int] = {}
+
+
+class Health(Struct, frozen=True):
+    """That a process answers, or is ready."""
+
+    status: str
+    version: str = ""
+    source: str = ""
+
+
+# -- the account
+
+
+class Balance(Struct, frozen=True):
+    """What an account has of an asset: total = available + reserved."""
+
+    asset: str
+    total: Decimal
+    available: Decimal
+    reserved: Decimal
+
+
+class Balances(Struct, frozen=True):
+    """Every asset's balance, sorted."""
+
+    balances: list[Balance]
+
+    def __getitem__(self, asset: str) -> Balance:
+        """Return one asset's balance.
+
+        Raises:
+            KeyError: it is not traded there.
+        """
+        for balance in self.balances:
+            if balance.asset == asset.upper():
+                return balance
+        raise KeyError(asset)
+
+
+class Deposited(Struct, frozen=True):
+    """What a deposit answers."""
+
+    asset: str
+    amount: Decimal
+    new_balance: Decimal
+    available: Decimal | None = None
+
+
+class Fill(Struct, frozen=True):
+    """The receipt of an execution; `touch` is what the market showed, `rule` why it executed."""
+
+    fill_id: str
+    order: str
+    side: Side
+    price: Decimal
+    quantity: Decimal
+    exchange: str
+    executed_at: datetime
+    symbol: str = ""
+    token_id: str = ""
+    fee: Decimal = Decimal(0)
+    fee_asset: str = ""
+    liquidity: str = ""
+    rule: str = ""
+    touch: dict[str, Any] = {}
+
+
+class Order(Struct, frozen=True, kw_only=True):
+    """An order as it stands. `price` is the limit; of a filled market or ioc order what it cost."""
+
+    id: str
+    token_id: str
+    symbol: str
+    side: Side
+    order_type: str
+    status: str
+    quantity: Decimal
+    filled_quantity: Decimal = Decimal(0)
+    price: Decimal | None = None
+    execution_price: Decimal | None = None  # the average over its fills
+    exchange: str | None = None  # that filled it; `multiple` where several did
+    reason: str | None = None
+    fills: list[Fill] = []
+    user_id: int | None = None
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+    executed_at: datetime | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self.status == OPEN
+
+    @property
+    def remaining(self) -> Decimal:
+        """What is not filled."""
+        return self.quantity - self.filled_quantity
+
+
+class OrderPage(Struct, frozen=True):
+    """Orders, newest first; `next_cursor` leads to the older ones."""
+
+    orders: list[Order]
+    next_cursor: str | None = None
+
+
+class Slice(Struct, frozen=True, kw_only=True):
+    """One child execution of a TWAP order."""
+
+    slice: int
+    scheduled_at: datetime | None = None
+    executed_at: datetime | None = None
+    quantity: Decimal = Decimal(0)
+    price: Decimal | None = None
+    exchange: str | None = None
+
+
+class TwapOrder(Struct, frozen=True, kw_only=True):
+    """A parent order that executes in slices over time."""
+
+    order_id: str
+    status: str
+    token_id: str = ""
+    message: str = ""
+    exchange: str = ALL
+    symbol: str = ""
+    side: Side = "buy"
+    total_quantity: Decimal = Decimal(0)
+    executed_quantity: Decimal = Decimal(0)
+    average_price: Decimal | None = None
+    limit_price: Decimal | None = None
+    duration_seconds: Decimal = Decimal(0)
+    slices: int = 0
+    slices_executed: int = 0
+    percent_executed: Decimal = Decimal(0)
+    is_completed: bool = False
+    executions: list[Slice] = []
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self.status == OPEN
+
+
+class FillPage(Struct, frozen=True):
+    """Receipts, newest first."""
+
+    fills: list[Fill]
+    next_cursor: str | None = None
+
+
+class Entry(Struct, frozen=True, kw_only=True):
+    """A change of a balance; `balance` is the total after it."""
+
+    asset: str
+    amount: Decimal
+    kind: str = ""
+    reference: str | None = None
+    balance: Decimal | None = None
+    created_at: datetime | None = None
+    id: int | str | None = None
+
+
+class LedgerPage(Struct, frozen=True):
+    """Ledger entries, newest first."""
+
+    entries: list[Entry]
+    next_cursor: str | None = None
+
+
+class ApiKey(Struct, frozen=True, kw_only=True):
+    """A key of the account. The secret `api_key` is there once, when it is made."""
+
+    id: int | str | None = None
+    name: str = ""
+    prefix: str = ""
+    api_key: str | None = None
+    created_at: datetime | None = None
+    last_used_at: datetime | None = None
+
+
+class BasicAccount(Struct, frozen=True, kw_only=True):
+    """An account without a name, with nothing but a key."""
+
+    api_key: str
+    client_type: str = ""
+    username: str = ""
+    user_id: int | None = None
+
+
+# -- what the socket tells
+
+
+class OrderUpdate(Struct, frozen=True):
+    """An execution report: the order after it, and the fill that it tells of where it is one.
+
+    `seq` rises by one per account; an iterator yields each number once and skips none.
+    """
+
+    seq: int
+    order: Order
+    fill: Fill | None = None
+
+
+class VenueChange(Struct, frozen=True):
+    """An exchange of your symbols went stale or came back."""
+
+    exchange: str
+    state: str
+    reason: str = ""
+
+
+class TradeGap(Struct, frozen=True):
+    """Trades of an exchange are missing."""
+
+    exchange: str
+    symbol: str
+    from_id: Any = None
+    to_id: Any = None
+
+
+class Connected(Struct, frozen=True):
+    """The socket is open; after a reconnect what it missed of trades is missing, and nothing of order updates."""
+
+    reconnects: int
+    message: str = ""
+
+
+class Disconnected(Struct, frozen=True):
+    """The socket went; it comes back by itself after `retry_in` seconds."""
+
+    reason: str
+    retry_in: float = field(default=0.0)
+
+
+Notice = VenueChange | TradeGap | Connected | Disconnected
