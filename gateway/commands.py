@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from core import strict_json
 from core.candles import INTERVALS
-from core.errors import DomainError, UnknownSymbol, UnknownVenue
+from core.errors import DomainError, Invalid, UnknownSymbol, UnknownVenue
 from core.instruments import Catalogue
 from marketdata.batches import ALL
 from marketdata.frames import SINGULAR
@@ -27,10 +27,10 @@ _ABSENT = object()
 
 
 class CommandError(DomainError):
-    """One frame that is not a command, told with a code and, where it had one, its `id`."""
+    """One refused frame, told with a code, `details` of it and, where it had one, its `id`."""
 
-    def __init__(self, code: str, message: str, *, reply_to: Any = _ABSENT) -> None:
-        super().__init__(message)
+    def __init__(self, code: str, message: str, *, reply_to: Any = _ABSENT, **details: object) -> None:
+        super().__init__(message, **details)
         self.code = code
         self.reply_to = reply_to
 
@@ -58,6 +58,15 @@ class Command(Struct, frozen=True):
 
     def error(self, code: str, message: str) -> CommandError:
         return CommandError(code, message, reply_to=self.id if self.has_id else _ABSENT)
+
+    def refusal(self, error: DomainError) -> CommandError:
+        """Return what the client is told of a domain's refusal: the code and the members that REST gives it."""
+        message, details = error.message, dict(error.details)
+        if isinstance(error, Invalid):
+            details["detail"] = [{"loc": list(error.loc), "msg": message, "type": error.kind}]
+            place = ".".join(map(str, error.loc[1:]))
+            message = f"{place}: {message}" if place else message
+        return CommandError(error.code, message, reply_to=self.id if self.has_id else _ABSENT, **details)
 
 
 def read_command(text: str) -> Command:
@@ -108,6 +117,20 @@ def read_filter(command: Command, catalogue: Catalogue, venues: tuple[str, ...],
     else:
         venue = venue.lower()
     return Filter(stream, instrument, symbol, venue, _argument(command, stream, wildcards=wildcards), singular)
+
+
+def read_from_seq(command: Command, *, last_seq: int) -> int:
+    """Read the number of the last report that a client has.
+
+    Raises:
+        CommandError: it is no whole number from 0 to the account's last one.
+    """
+    value = command.body.get("from_seq")
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= last_seq:
+        raise command.error(
+            "bad_from_seq", f"from_seq must be a whole number from 0 to {last_seq}, the seq of your last order_update"
+        )
+    return value
 
 
 def _stream(command: Command, *, wildcards: bool) -> tuple[str | None, bool]:

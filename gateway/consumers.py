@@ -11,13 +11,16 @@ import structlog
 from channels.exceptions import StopConsumer
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.conf import settings
+from django.db import InterfaceError, OperationalError
 
 from accounts.authentication import Identity
 from core import strict_json
 from core.errors import DomainError, NotFound, Unauthorized, Unavailable, UnknownVenue
-from gateway.commands import Command, CommandError, Filter, read_command, read_filter
+from gateway.commands import Command, CommandError, Filter, read_command, read_filter, read_from_seq
+from gateway.orders import OrderDesk
 from gateway.outbox import Outbox
 from gateway.protocol import SCOPE_EXTENSION, DirectSocket
+from gateway.reports import Stream, current_reports
 from gateway.sessions import authenticate, current_sessions
 from marketdata.batches import ALL
 from marketdata.frames import INTERVAL_NAMES, SINGULAR
@@ -27,6 +30,7 @@ from marketdata.services import current_hub
 log = structlog.get_logger(__name__)
 
 AUTH_FIRST_S = 0.25  # an auth message within this time is answered before anything else
+RESUME_FIRST_S = 0.25  # a resume within this time comes before any report
 AUTH_DEADLINE_S = 30.0  # without authentication the socket is closed
 SUBSCRIPTIONS_MAX = 500
 BAD_FRAMES_MAX = 10_000  # a client that sends nothing else is not a client
@@ -42,6 +46,7 @@ class _Socket(AsyncWebsocketConsumer):  # type: ignore[misc] # Channels ships no
     channel_layer_alias = NO_LAYER
 
     identity: Identity | None = None
+    refused = False  # what is still to be read of it counts no more
     outbox: Outbox
 
     async def dispatch(self, message: dict[str, Any]) -> None:
@@ -97,7 +102,8 @@ class _Socket(AsyncWebsocketConsumer):  # type: ignore[misc] # Channels ships no
     async def refuse(
         self, error: DomainError, reply: dict[str, Any] | None = None, *, code: int = CLOSE_POLICY
     ) -> None:
-        """Tell why, then close; nothing else is told in between."""
+        """Tell why, then close; nothing else is told in between, nor taken."""
+        self.refused = True
         self.leave_all()
         last = reply or {"type": "error", "code": error.code, "message": error.message}
         if not await self.outbox.finish(Encoded(strict_json.dumps(last)), code):
@@ -111,6 +117,9 @@ class ClientSocket(_Socket):
         self._subscriptions: dict[tuple[Any, ...], tuple[TopicKey, Filter]] = {}
         self._opened_s = time.monotonic()
         self._greeting: asyncio.TimerHandle | None = None
+        self._reports: Stream | None = None
+        self._reports_start: asyncio.TimerHandle | None = None
+        self._orders = OrderDesk(self._answer, self._answer_error)
         self._bad_frames = 0
         await self.open()
         self.hub = await current_hub()
@@ -125,9 +134,13 @@ class ClientSocket(_Socket):
             await self.refuse(error)
         else:
             self._greet()
+            self._start_reports_soon()
 
     async def take(self, message: dict[str, Any]) -> None:
+        if self.refused:
+            return
         text = message.get("text")
+        command: Command | None = None
         try:
             if text is None:
                 raise CommandError("bad_command", "binary frames are not read here; send JSON text")
@@ -135,22 +148,29 @@ class ClientSocket(_Socket):
             action = self.ACTIONS.get(command.action)
             if self.identity is None and command.action != "auth":
                 self._require_identity(command)
+            if action is not ClientSocket._order:
+                await self._orders.settled()  # answers keep the order of the commands
             if action is None:
                 raise command.error(
                     "unknown_action", f"unknown action; choose one of {', '.join(sorted(self.ACTIONS))}"
                 )
             await action(self, command)
         except CommandError as error:
+            await self._orders.settled()
             self._answer_error(error)
             self._bad_frames += 1
             if self._bad_frames > BAD_FRAMES_MAX:
                 await self.refuse(CommandError("too_many_errors", f"more than {BAD_FRAMES_MAX} bad frames"))
+        except (OperationalError, InterfaceError) as error:
+            log.warning("the database does not answer a socket", error=str(error))
+            self._answer_error(_failure(command, Unavailable.code, "the database does not answer; try again"))
         except Exception:
             log.exception("a client's frame failed")
-            self._answer_error(CommandError("internal", "the server failed on this frame; it was noted"))
+            self._answer_error(_failure(command, "internal", "the server failed on this frame; it was noted"))
 
     async def end(self) -> None:
         self._cancel_greeting()
+        self._orders.close()
         await super().end()
 
     async def check(self, now_s: float) -> None:
@@ -181,8 +201,14 @@ class ClientSocket(_Socket):
         identity: Identity = await authenticate(token)
         if self.identity is not None and identity.user_id != self.identity.user_id:
             raise Unauthorized("this socket belongs to another user; open a new one")
+        if self._reports is None:
+            self._reports = await current_reports().follow(identity.user_id, self.outbox)
         self.identity = identity
         return identity
+
+    def _start_reports_soon(self) -> None:
+        if self._reports is not None and self._reports_start is None:
+            self._reports_start = asyncio.get_running_loop().call_later(RESUME_FIRST_S, self._reports.start)
 
     def _greet(self) -> None:
         self._greeting = None
@@ -194,6 +220,7 @@ class ClientSocket(_Socket):
                 "message": _welcome(self.hub.source),
                 "auth_status": "authenticated" if identity else "authentication required",
                 "username": identity.username if identity else None,
+                "last_seq": self._reports.seq if self._reports else None,
                 "source": self.hub.source or settings.MARKET_SOURCE,
                 "paper": True,
             }
@@ -208,16 +235,16 @@ class ClientSocket(_Socket):
 
     async def _auth(self, command: Command) -> None:
         token = command.body.get("token")
+        self._cancel_greeting()
         try:
             if not isinstance(token, str):
                 raise Unauthorized("auth needs a token, as POST /login gives it")
             identity = await self._identify(token)
         except Unauthorized as error:
-            self._cancel_greeting()
             await self.refuse(error, _error_message(command.error(error.code, error.message)))
             return
-        self._cancel_greeting()
         self._answer(command, {"type": "auth", "status": "ok", "username": identity.username})
+        self._start_reports_soon()
 
     def _cancel_greeting(self) -> None:
         if self._greeting is not None:
@@ -264,18 +291,49 @@ class ClientSocket(_Socket):
     async def _ping(self, command: Command) -> None:
         self._answer(command, {"type": "pong", "action": "pong", "timestamp": _now()})
 
+    # -- orders and their reports
+
+    async def _order(self, command: Command) -> None:
+        assert self._reports is not None  # with the identity
+        self._reports.start()
+        await self._orders.take(command, self._reports)
+
+    async def _resume(self, command: Command) -> None:
+        """Tell the reports after the client's last one again; this answer comes before them."""
+        reports = self._reports
+        assert reports is not None
+        if self._reports_start is not None:
+            self._reports_start.cancel()
+        reports.stop()
+        try:
+            last_seq = await current_reports().last_seq(reports.feed.account_id)
+            from_seq = read_from_seq(command, last_seq=last_seq)
+        except BaseException:
+            reports.start()
+            raise
+        self._answer(command, {"type": "resumed", "from_seq": from_seq, "last_seq": last_seq})
+        reports.go_on_after(from_seq, top=last_seq)
+
     ACTIONS: ClassVar[dict[str, Callable[["ClientSocket", Command], Awaitable[None]]]] = {
         "auth": _auth,
         "subscribe": _subscribe,
         "unsubscribe": _unsubscribe,
         "list": _list,
         "ping": _ping,
+        "submit_order": _order,
+        "modify_order": _order,
+        "cancel_order": _order,
+        "resume": _resume,
     }
 
     def leave_all(self) -> None:
         for key, _ in self._subscriptions.values():
             self.hub.leave(self.outbox, key)
         self._subscriptions.clear()
+        if self._reports_start is not None:
+            self._reports_start.cancel()
+        if self._reports is not None:
+            current_reports().leave(self._reports)
 
     # -- answers
 
@@ -326,8 +384,12 @@ class UnknownSocket(_Socket):
         return
 
 
+def _failure(command: Command | None, code: str, message: str) -> CommandError:
+    return CommandError(code, message) if command is None else command.error(code, message)
+
+
 def _error_message(error: CommandError) -> dict[str, Any]:
-    message: dict[str, Any] = {"type": "error", "code": error.code, "message": error.message}
+    message: dict[str, Any] = {"type": "error", **error.details, "code": error.code, "message": error.message}
     if error.has_id:
         message["id"] = error.reply_to
     return message

@@ -23,6 +23,8 @@ log = structlog.get_logger(__name__)
 QUEUE_MAX = 2_000  # frames that must not be conflated, waiting for one client
 QUEUE_BYTES_MAX = 4 * 2**20  # of them: answers may be long
 STALLED_AFTER_S = 10.0  # without a byte taken by the client
+ROOM_QUEUE_MAX = QUEUE_MAX // 4  # what may wait before a replay waits too
+ROOM_BYTES_MAX = QUEUE_BYTES_MAX // 4
 FINISH_S = 1.0  # for the last words to a client that reads slowly
 SLOW_CONSUMER = Encoded(
     b'{"type":"error","code":"slow_consumer","message":"this client reads too slowly; reconnect and read faster, '
@@ -46,6 +48,7 @@ class Outbox:
         self._blocked_since_s: float | None = None
         self._closed = False
         self._news = asyncio.Event()
+        self._room: asyncio.Future[None] | None = None  # somebody waits for room
         self._pump_task: asyncio.Task[None] | None = None
         if direct is None:
             self._pump_task = asyncio.create_task(self._pump())
@@ -75,6 +78,18 @@ class Outbox:
     def forget(self, latest: TopicKey) -> None:
         """Drop a waiting value of a stream that the client left."""
         self._latest.pop(latest, None)
+
+    @property
+    def has_room(self) -> bool:
+        """True when little waits: whoever has much to tell goes on only then."""
+        return len(self._queue) <= ROOM_QUEUE_MAX and self._queue_bytes <= ROOM_BYTES_MAX
+
+    async def room(self) -> None:
+        """Return when there is room, or when the socket is closed."""
+        while not self.has_room and not self._closed:
+            if self._room is None:
+                self._room = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._room)
 
     def check(self, now_s: float) -> None:
         """End a client that takes nothing; call about once a second."""
@@ -117,11 +132,20 @@ class Outbox:
         self._queue.clear()
         self._queue_bytes = 0
         self._latest.clear()
+        self._tell_room()
+
+    def _tell_room(self) -> None:
+        if self._room is not None:
+            if not self._room.done():
+                self._room.set_result(None)
+            self._room = None
 
     def _next(self) -> Encoded | None:
         if self._queue:
             frame = self._queue.popleft()
             self._queue_bytes -= len(frame.text)
+            if self._room is not None and self.has_room:
+                self._tell_room()
             return frame
         if self._latest:
             return self._latest.pop(next(iter(self._latest)))

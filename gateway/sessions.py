@@ -3,12 +3,14 @@
 import asyncio
 import time
 import weakref
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
+from typing import ParamSpec, Protocol, TypeVar
 
 import structlog
-from accounts.authentication import Identity, authenticate_token, revoked_among
 from channels.db import database_sync_to_async
+
+from accounts.authentication import Identity, authenticate_token, revoked_among
 
 log = structlog.get_logger(__name__)
 
@@ -16,9 +18,20 @@ CHECK_INTERVAL_S = 1.0
 REVOCATION_INTERVAL_S = 3.0  # a disabled or deleted user is cut off within this time and a little
 DATABASE_THREADS = 4
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 _executor = ThreadPoolExecutor(DATABASE_THREADS, thread_name_prefix="sockets")
-authenticate = database_sync_to_async(authenticate_token, thread_sensitive=False, executor=_executor)
-_revoked_among = database_sync_to_async(revoked_among, thread_sensitive=False, executor=_executor)
+
+
+def in_database(function: Callable[P, R]) -> Callable[P, Awaitable[R]]:
+    """Make a function that reads the database awaitable: it runs in one of the sockets' own threads."""
+    made: Callable[P, Awaitable[R]] = database_sync_to_async(function, thread_sensitive=False, executor=_executor)
+    return made
+
+
+authenticate = in_database(authenticate_token)
+_revoked_among = in_database(revoked_among)
 
 
 class Session(Protocol):
