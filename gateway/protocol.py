@@ -26,6 +26,10 @@ UNANSWERED_PER_S_MAX = 500  # pings, pongs and fragments of messages of one clie
 CLOSE_POLICY = 1008
 
 _TEXT_FIN = 0x81
+_NO_HANDSHAKE = (
+    b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: 111\r\nconnection: close\r\n\r\n"
+    b'{"detail":"this is not a WebSocket handshake","message":"this is not a WebSocket handshake","code":"malformed"}'
+)
 _TOO_MANY_FRAMES = Encoded(
     b'{"type":"error","code":"too_many_frames","message":"too many pings or fragments of messages a second"}'
 )
@@ -114,6 +118,9 @@ class RouterWebSocketProtocol(WebSocketsSansIOProtocol):
             return
         part, self._unread = self._unread[:READ_SLICE], self._unread[READ_SLICE:]
         super().data_received(bytes(part))
+        if self.conn.handshake_exc is not None and not self.handshake_initiated:
+            self.transport.write(_NO_HANDSHAKE)  # nobody else answers it
+            self.transport.close()
         if not self.read_paused and not self.transport.is_closing() and self._turn is None:
             if self._unread:
                 self.read_on()

@@ -32,6 +32,7 @@ from marketdata.batches import (
     CandleUpdate,
     Gap,
     InstrumentBatch,
+    QuoteSlot,
     TouchBatch,
     TradePrint,
     VenueStatus,
@@ -50,6 +51,7 @@ FIRST_NEWS_S = 1.5  # how long a reader waits for an instrument that nobody want
 BOOKS_DEPTH = 10  # levels of a side on /ws/orderbook
 RETRY_S = 0.5
 REJOIN_S = 5.0  # without a batch
+_NOTHING = QuoteSlot("", "", None, None, None, None, None, 0)
 QUICK_STREAMS = frozenset({"best_touch"})  # served from the touches that every process holds
 
 
@@ -345,11 +347,22 @@ class Hub:
                 self.listening.set()
                 self._ask_again()
                 while True:
-                    self._take(await self._layer.receive(channel))
+                    await self._receive(channel)
             except Exception:
                 self.listening.clear()
-                log.exception("receiving market data failed")
+                log.exception("listening to market data failed")
                 await asyncio.sleep(RETRY_S)
+
+    async def _receive(self, channel: str) -> None:
+        """Take one message. One that cannot be had is left out: a new channel would fill the old one for ever."""
+        try:
+            message = await self._layer.receive(channel)
+        except Exception:
+            self.counters["bad_batches"] += 1
+            log.exception("receiving market data failed")
+            await asyncio.sleep(RETRY_S)
+            return
+        self._take(message)
 
     def _take(self, message: dict[str, object]) -> None:
         try:
@@ -374,6 +387,8 @@ class Hub:
                 self._heard_s[status.venue] = time.monotonic()
             changed |= self._take_status(status)
         moved: set[tuple[str, str]] = set()
+        if batch.heartbeat:
+            self._drop_untold(batch, changed, moved)
         for slot in batch.quotes:
             board = self._boards.get(slot.instrument)
             if board is None or not self.is_live(slot.venue):
@@ -384,6 +399,18 @@ class Hub:
             if board.venue_touch(slot.venue) is not before:
                 moved.add((slot.instrument, slot.venue))
         self._tell_touches(changed, moved)
+
+    def _drop_untold(self, batch: TouchBatch, changed: set[str], moved: set[tuple[str, str]]) -> None:
+        """Empty the slots of a heartbeat's venues that are not in it: the batch that emptied them was lost."""
+        told = {(slot.venue, slot.instrument) for slot in batch.quotes}
+        for status in batch.statuses:
+            for instrument, board in self._boards.items():
+                shown = board.venue_touch(status.venue)
+                if (status.venue, instrument) in told or (shown.bid is None and shown.ask is None):
+                    continue
+                if board.quote(status.venue, _NOTHING, 0):
+                    changed.add(instrument)
+                moved.add((instrument, status.venue))
 
     def _tell_touches(self, changed: Iterable[str], moved: Iterable[tuple[str, str]]) -> None:
         now_ns = time.time_ns()
@@ -433,11 +460,12 @@ class Hub:
         if interest is None:
             return
         self._count_loss(interest.sequences, batch.publisher, batch.sequence)
+        told = {(gap.venue, gap.to_id) for gap in batch.gaps}
         for gap in batch.gaps:
             self._tell_gap(batch.instrument, gap)
             interest.trade_ids[gap.venue] = max(gap.to_id, interest.trade_ids.get(gap.venue, 0))
         for trade in batch.trades:
-            self._take_trade(batch.instrument, interest, trade)
+            self._take_trade(batch.instrument, interest, trade, told)
         for update in batch.candles:
             self._take_candle(batch.instrument, interest, update)
         for book in batch.books:
@@ -446,9 +474,10 @@ class Hub:
             self._tell_books(batch.instrument, interest, {book.venue for book in batch.books})
         interest.told.set()
 
-    def _take_trade(self, instrument: str, interest: _Interest, trade: TradePrint) -> None:
+    def _take_trade(self, instrument: str, interest: _Interest, trade: TradePrint, told: set[tuple[str, int]]) -> None:
+        """Take a trade; ids missing before it are a gap, unless the feeds told of it (venue and last id) already."""
         last_id = interest.trade_ids.get(trade.venue)
-        if last_id is not None and trade.first_id > last_id + 1:
+        if last_id is not None and trade.first_id > last_id + 1 and (trade.venue, trade.first_id - 1) not in told:
             self.counters["trades_lost_by_layer"] += trade.first_id - last_id - 1
             self._tell_gap(instrument, Gap(trade.venue, last_id + 1, trade.first_id - 1))
         interest.trade_ids[trade.venue] = trade.last_id

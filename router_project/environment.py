@@ -18,6 +18,8 @@ TRUE = frozenset({"true", "on", "yes", "1"})
 FALSE = frozenset({"false", "off", "no", "0"})
 SECRET_LENGTH_MIN = 32  # bytes
 POSTGRES_EXAMPLE = "postgres://user:password@host:5432/name"
+# A pool that lost its server tries again ever more rarely, for so long; then each request makes it try at once.
+RECONNECT_S = 2.0
 _SHOWN_MAX = 80
 
 T = TypeVar("T")
@@ -159,7 +161,8 @@ def _sqlite(config: dict[str, Any], base_dir: Path) -> dict[str, Any]:
 
 
 def _postgresql(config: dict[str, Any]) -> dict[str, Any]:
-    options = {**config.get("OPTIONS", {}), "pool": {"min_size": 2, "max_size": 10, "timeout": 3}}
+    pool = {"min_size": 2, "max_size": 10, "timeout": 3, "reconnect_timeout": RECONNECT_S}
+    options = {**config.get("OPTIONS", {}), "pool": pool}
     return {
         **config,
         "ENGINE": "django.db.backends.postgresql",

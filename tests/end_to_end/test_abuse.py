@@ -147,6 +147,21 @@ async def test_long_answers_wait_for_a_client_up_to_a_bound(router: Router) -> N
         client.socket.transport.abort()
 
 
+async def test_a_handshake_that_is_none_is_answered_and_closed(router: Router) -> None:
+    host, port = router.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(
+        f"POST /ws HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Content-Length: 5\r\n\r\n".encode()
+    )
+    async with asyncio.timeout(5):
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    assert b" 400 " in head
+    assert f"content-length: {len(body)}\r\n".encode() in head
+    assert json.loads(body)["code"] == "malformed"
+    writer.close()
+
+
 async def test_many_pings_within_the_bound_are_all_answered(router: Router) -> None:
     async with router.client(await router.register()) as client:
         pongs = [await client.socket.ping() for _ in range(200)]

@@ -16,6 +16,7 @@ from marketdata.batches import (
     TOUCH_GROUP,
     BookUpdate,
     CandleUpdate,
+    Gap,
     InstrumentBatch,
     QuoteSlot,
     TouchBatch,
@@ -190,3 +191,53 @@ async def test_a_venues_stream_tells_of_that_venue_alone(running: Hub, feeds: Fe
     await told.until(lambda message: message["data"]["trade_id"] == "7")
     await candles.until(lambda message: message["data"]["is_closed"])
     assert [message["data"]["exchange"] for message in told.messages + candles.messages] == ["binance", "binance"]
+
+
+async def test_a_heartbeat_empties_what_it_does_not_tell_once(running: Hub, feeds: Feeds) -> None:
+    """A venue that came back while a batch was lost has fresh quotes of some instruments only."""
+    told = await subscribe(running, feeds, "best_touch", BTC, "all")
+    await feeds.touch(slot("okx", 100, 101), slot("binance", 99, 102), states={"okx": "live", "binance": "live"})
+    await told.until(lambda message: (message.get("data") or {}).get("best_bid_exchange") == "okx")
+    await feeds.touch(slot("binance", 99, 102), states={"okx": "live", "binance": "live"}, heartbeat=True)
+    await told.until(lambda message: (message.get("data") or {}).get("best_bid_exchange") == "binance")
+    assert running.touch(BTC, "okx").bid is None
+    count = len(told.messages)
+    await feeds.touch(slot("binance", 99, 102), states={"okx": "live", "binance": "live"}, heartbeat=True)
+    await asyncio.sleep(0.05)
+    assert len(told.messages) == count
+
+
+async def test_a_message_that_cannot_be_read_does_not_make_the_hub_change_its_channel(
+    feeds: Feeds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "RETRY_S", 0.01)
+
+    class Spoiled(InProcessLayer):
+        async def receive(self, channel: str) -> dict[str, Any]:
+            message = await super().receive(channel)
+            if message["type"] == "spoiled":
+                raise ValueError("not what this layer writes")
+            return message
+
+    feeds.layer = Spoiled(capacity=1000)
+    listener = Hub(feeds.layer, [parse_instrument(BTC)], ("binance", "okx"))
+    await listener.start()
+    await listener.listening.wait()
+    channels = set(feeds.layer._groups[TOUCH_GROUP])
+    await feeds.layer.group_send(TOUCH_GROUP, {"type": "spoiled"})
+    await feeds.touch(slot("okx", 100, 101), states={"okx": "live"}, heartbeat=True)
+    changed = asyncio.Event()
+    listener.touch_listeners.append(lambda _instrument: changed.set())
+    async with asyncio.timeout(2):
+        await changed.wait()
+    assert feeds.layer._groups[TOUCH_GROUP] == channels
+    await listener.stop()
+
+
+async def test_a_gap_between_two_trades_of_one_batch_is_told_once(running: Hub, feeds: Feeds) -> None:
+    told = await subscribe(running, feeds, "trades", BTC, "all")
+    await feeds.instrument(trades=[trade(1)])
+    await feeds.instrument(trades=[trade(2), trade(6)], gaps=[Gap("okx", 3, 5)])
+    await told.until(lambda message: (message.get("data") or {}).get("trade_id") == "6")
+    assert [message["from_id"] for message in told.messages if message["type"] == "gap"] == [3]
+    assert running.counters["trades_lost_by_layer"] == 0

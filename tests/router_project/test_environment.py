@@ -100,7 +100,7 @@ def test_postgresql_gets_a_small_checked_pool(tmp_path: Path) -> None:
         "router",
         "p@ss",
     )
-    assert config["OPTIONS"]["pool"] == {"min_size": 2, "max_size": 10, "timeout": 3}
+    assert config["OPTIONS"]["pool"] == {"min_size": 2, "max_size": 10, "timeout": 3, "reconnect_timeout": 2.0}
     assert config["CONN_HEALTH_CHECKS"]
     assert config["CONN_MAX_AGE"] == 0
 

@@ -125,3 +125,16 @@ def test_security_headers_are_set(client: Client) -> None:
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert headers["X-Frame-Options"] == "DENY"
     assert headers["Referrer-Policy"] == "same-origin"
+
+
+@pytest.mark.parametrize("page", ["/", "/docs", "/redoc", "/ws-docs", "/asyncapi.json", "/openapi.json", "/health"])
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PROPFIND"])
+def test_a_page_refuses_other_methods_in_json(client: Client, page: str, method: str) -> None:
+    response = client.generic(method, page)
+    assert response.status_code == 405
+    assert response.json()["code"] == "method_not_allowed"
+
+
+@pytest.mark.parametrize("page", ["/", "/docs", "/redoc", "/ws-docs", "/asyncapi.json", "/openapi.json"])
+def test_a_page_survives_being_asked_for_its_options(client: Client, page: str) -> None:
+    assert client.options(page).status_code in (200, 405)
