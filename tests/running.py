@@ -21,6 +21,7 @@ START_S = 30.0
 STOP_S = 15.0
 ANSWER_S = 10.0
 LOG_LINES_KEPT = 2_000
+STARTED = {"feeds": "feeds start", "matcher": "the matcher knows the open orders"}  # what a role without a port logs
 
 Message = dict[str, Any]
 
@@ -123,7 +124,7 @@ class Router:
             if "web" in process.roles:
                 self.urls.append((await process.logged("listening"))["url"])
             else:
-                await process.logged("feeds start")
+                await process.logged(STARTED[process.roles])
 
     async def stop(self) -> None:
         results = await asyncio.gather(*(process.stop() for process in self.processes), return_exceptions=True)

@@ -46,7 +46,7 @@ def environment_of(profile: str, folder: Path) -> Iterator[dict[str, str]]:
 
 def roles_of(profile: str) -> tuple[str, ...]:
     """Return what runs in each process."""
-    return ("web,feeds",) if profile == "embedded" else ("web", "web", "feeds")
+    return ("web,feeds,matcher",) if profile == "embedded" else ("web", "web", "feeds", "matcher")
 
 
 @pytest.fixture(scope="module", params=PROFILES)

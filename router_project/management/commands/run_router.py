@@ -23,10 +23,12 @@ from marketdata.connection import reachable
 from marketdata.services import current_hub, stop_hub
 from marketdata.worker import run_feeds
 from router_project.http_protocol import RouterHttpProtocol
+from trading.matcher import run_matcher
+from trading.services import start_exchange, stop_exchange
 
 log = structlog.get_logger(__name__)
 
-ROLES = ("web", "feeds")
+ROLES = ("web", "feeds", "matcher")
 PROBE_TIMEOUT_S = 10.0
 SHUTDOWN_TIMEOUT_S = 5
 STOP_TIMEOUT_S = SHUTDOWN_TIMEOUT_S + 3  # of a role
@@ -45,7 +47,10 @@ SIMULATED_BANNER = """
 
 
 class Command(BaseCommand):
-    help = "Run the router. Roles: web (REST and WebSockets) and feeds (the venues); default all, in one process."
+    help = (
+        "Run the router. Roles: web (REST and WebSockets), feeds (the venues) and matcher (resting orders);"
+        " default all, in one process."
+    )
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--roles", default=",".join(ROLES), help="which roles run in this process (default: all)")
@@ -75,8 +80,12 @@ async def serve(roles: tuple[str, ...], *, host: str, port: int) -> None:
     for signum in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(signum, stop.set)
     tasks: list[asyncio.Task[Any]] = []
-    if "web" in roles:
+    if "web" in roles or "matcher" in roles:
         await current_hub()
+        start_exchange(loop)
+    if "matcher" in roles:
+        tasks.append(asyncio.create_task(run_matcher(), name="matcher"))
+    if "web" in roles:
         tasks.append(asyncio.create_task(_serve_web(listen(host, port), stop), name="web"))
     if "feeds" in roles:
         tasks.append(asyncio.create_task(run_feeds(settings.MARKET_SOURCE), name="feeds"))
@@ -84,15 +93,24 @@ async def serve(roles: tuple[str, ...], *, host: str, port: int) -> None:
     done, _ = await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
     stop.set()
     failures = [task for task in done if task is not stopping and not task.cancelled() and task.exception()]
-    for task in tasks:
-        if task.get_name() != "web":
-            task.cancel()
-    _, stuck = await asyncio.wait(tasks, timeout=STOP_TIMEOUT_S)
-    for task in stuck:  # the loop's end cancels whatever it still waits for
-        log.error("a role did not stop in time", role=task.get_name(), waits_for=str(task.get_stack(limit=1)))
+    # Clients first: their last orders still find a market, and somebody who writes them.
+    await _ended([task for task in tasks if task.get_name() == "web"])
+    others = [task for task in tasks if task.get_name() != "web"]
+    for task in others:
+        task.cancel()
+    await _ended(others)
+    await asyncio.to_thread(stop_exchange)
     await stop_hub()
     for task in failures:
         raise CommandError(f"{task.get_name()} failed: {task.exception()}") from task.exception()
+
+
+async def _ended(tasks: list[asyncio.Task[Any]]) -> None:
+    if not tasks:
+        return
+    _, stuck = await asyncio.wait(tasks, timeout=STOP_TIMEOUT_S)
+    for task in stuck:  # the loop's end cancels whatever it still waits for
+        log.error("a role did not stop in time", role=task.get_name(), waits_for=str(task.get_stack(limit=1)))
 
 
 async def _serve_web(sock: socket.socket, stop: asyncio.Event) -> None:
