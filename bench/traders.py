@@ -1,8 +1,8 @@
 """Traders in one cheap process: `python -m bench.traders`, their place on the first line of stdin, then tasks.
 
-Each has a connection of its own, kept open, and asks one thing at a time. Requests are written and
-answers read as bytes, so that a server under test is what is measured. Every task is answered
-with a tally.
+Each has a connection of its own, kept open during a task, and asks one thing at a time. Requests
+are written and answers read as bytes, so that a server under test is what is measured. Every task
+is answered with a tally.
 """
 
 import asyncio
@@ -13,8 +13,8 @@ import sys
 import time
 from array import array
 from collections import Counter, deque
-from collections.abc import Callable
 from functools import partial
+from itertools import count
 from typing import Literal, cast
 
 import msgspec
@@ -100,9 +100,9 @@ class _Run:
 class _Trader(asyncio.Protocol):
     """One connection. `ask` sends a request; its answer goes to the run."""
 
-    def __init__(self, number: int, token: str) -> None:
+    def __init__(self, name: str, token: str) -> None:
         self._token = token
-        self._names = f"{number}-{os.getpid()}"
+        self._name = name  # of its orders, each with a number more
         self._asked = 0
         self._buffer = b""
         self._run: _Run | None = None
@@ -110,6 +110,9 @@ class _Trader(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass
+
+    def close(self) -> None:
+        self._transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._run is not None and not self._run.done.is_set():
@@ -125,7 +128,7 @@ class _Trader(asyncio.Protocol):
     def _order(self) -> str:
         self._asked += 1
         return (
-            f'"token_id":"{self._names}-{self._asked}","symbol":"{SYMBOL}","side":"buy","order_type":"limit",'
+            f'"token_id":"{self._name}-{self._asked}","symbol":"{SYMBOL}","side":"buy","order_type":"limit",'
             f'"price":{PRICE},"quantity":{QUANTITY}}}'
         )
 
@@ -135,8 +138,8 @@ class _Trader(asyncio.Protocol):
 
 
 class _RestTrader(_Trader):
-    def __init__(self, number: int, token: str) -> None:
-        super().__init__(number, token)
+    def __init__(self, name: str, token: str) -> None:
+        super().__init__(name, token)
         common = f"Host: 127.0.0.1\r\nAuthorization: Bearer {token}\r\nAccept: */*\r\n"
         self._get = f"GET /balance HTTP/1.1\r\n{common}\r\n".encode()
         self._post = f"POST /orders HTTP/1.1\r\n{common}Content-Type: application/json\r\nContent-Length: "
@@ -163,9 +166,8 @@ class _RestTrader(_Trader):
 class _SocketTrader(_Trader):
     """Sends frames masked with zeros; reads on until the answer to its last request."""
 
-    def __init__(self, number: int, token: str) -> None:
-        super().__init__(number, token)
-        self._names += "-ws"
+    def __init__(self, name: str, token: str) -> None:
+        super().__init__(name, token)
         self._open = False
         self.ready = asyncio.Event()
 
@@ -222,14 +224,14 @@ def _frame(opcode: int, payload: bytes) -> bytes:
     return bytes((128 | opcode,)) + length + bytes(4) + payload
 
 
-async def _connect(place: Place, kind: Callable[[int, str], _Trader]) -> list[_Trader]:
+async def _connect(place: Place, task: Task, number: int) -> list[_Trader]:
     loop = asyncio.get_running_loop()
+    kind = _SocketTrader if task.kind == "submit" else _RestTrader
     traders: list[_Trader] = []
-    for number, token in enumerate(place.tokens):
-        make = partial(kind, number, token)
+    for who, token in enumerate(place.tokens):
+        make = partial(kind, f"{who}-{os.getpid()}-{number}", token)
         _, trader = await loop.create_connection(make, "127.0.0.1", place.port)
         traders.append(trader)
-    for trader in traders:
         if isinstance(trader, _SocketTrader):
             await asyncio.wait_for(trader.ready.wait(), ANSWER_S)
     return traders
@@ -262,14 +264,16 @@ async def _perform(task: Task, traders: list[_Trader]) -> Tally:
 async def main() -> None:
     loop = asyncio.get_running_loop()
     place = msgspec.json.decode(sys.stdin.readline(), type=Place)
-    rest = await _connect(place, _RestTrader)
-    sockets: list[_Trader] = []
     print('"ready"', flush=True)
-    while line := await loop.run_in_executor(None, sys.stdin.readline):
+    for number in count():
+        line = await loop.run_in_executor(None, sys.stdin.readline)
+        if not line:
+            return
         task = msgspec.json.decode(line, type=Task)
-        if task.kind == "submit" and not sockets:
-            sockets = await _connect(place, _SocketTrader)
-        tally = await _perform(task, sockets if task.kind == "submit" else rest)
+        traders = await _connect(place, task, number)
+        tally = await _perform(task, traders)
+        for trader in traders:
+            trader.close()
         print(msgspec.json.encode(tally).decode(), flush=True)
 
 
