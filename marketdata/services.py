@@ -6,7 +6,7 @@ The hub belongs to one event loop. Its coroutines are awaited there; `klines` is
 import asyncio
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -27,6 +27,7 @@ _LATE_S = 5  # a running candle this far past its end belongs to feeds that are 
 
 _hubs: "weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Hub]" = weakref.WeakKeyDictionary()
 _process_hub: list[Hub] = []
+status_parts: dict[str, Callable[[], Any]] = {}  # what others have to say in `/status`, by name
 
 
 async def current_hub() -> Hub:
@@ -140,6 +141,7 @@ async def status() -> dict[str, Any]:
             instrument.symbol: _touch_state(hub, name, time.time_ns()) for name, instrument in hub.instruments.items()
         },
         "counters": dict(hub.counters),
+        **{name: part() for name, part in status_parts.items()},
     }
 
 

@@ -28,6 +28,7 @@ from core.touch import Best
 from marketdata.hub import Hub
 from marketdata.services import current_hub
 from trading import metrics, publish, services
+from trading.audit import auditor
 from trading.commands import FillResting
 from trading.exchange import Exchange
 from trading.leadership import Leadership
@@ -90,6 +91,7 @@ class Matcher:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._notices_loop())
                 tasks.create_task(self._database_loop())
+                tasks.create_task(auditor().run(lambda: bool(self.leadership.held)))
         finally:
             self._hub.touch_listeners.remove(self._touched)
             await asyncio.to_thread(self.leadership.stop)

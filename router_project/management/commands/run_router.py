@@ -20,9 +20,10 @@ from core.errors import DomainError
 from gateway.protocol import RouterWebSocketProtocol
 from marketdata import history
 from marketdata.connection import reachable
-from marketdata.services import current_hub, stop_hub
+from marketdata.services import current_hub, status_parts, stop_hub
 from marketdata.worker import run_feeds
 from router_project.http_protocol import RouterHttpProtocol
+from trading.audit import auditor
 from trading.matcher import run_matcher
 from trading.services import start_exchange, stop_exchange
 
@@ -83,6 +84,8 @@ async def serve(roles: tuple[str, ...], *, host: str, port: int) -> None:
     if "web" in roles or "matcher" in roles:
         await current_hub()
         start_exchange(loop)
+        status_parts["ledger"] = auditor().state
+        await auditor().start()
     if "matcher" in roles:
         tasks.append(asyncio.create_task(run_matcher(), name="matcher"))
     if "web" in roles:
@@ -99,6 +102,7 @@ async def serve(roles: tuple[str, ...], *, host: str, port: int) -> None:
     for task in others:
         task.cancel()
     await _ended(others)
+    await auditor().stop()
     await asyncio.to_thread(stop_exchange)
     await stop_hub()
     for task in failures:
