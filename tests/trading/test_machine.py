@@ -51,10 +51,10 @@ TABLES = ("report", "entry", "fill", "order", "balance", "account")
 
 ODD = st.sampled_from((1, 3, 7, 33_333_333, 66_666_667, 10**8, 123_456_789, 10**8 + 1, 10**10))
 ANY_UNITS = st.one_of(ODD, st.integers(1, 10**12), st.integers(1, BIG))
-PRICES = {
-    "BTC-USDT": st.one_of(st.integers(99, 101), st.sampled_from((33_333_333, 10**8 + 1, 5 * 10**12 + 1))),
-    "ETH-BTC": st.one_of(st.integers(7_000_000, 7_000_003), st.sampled_from((1, 5, 10**8 - 1))),
-}
+MONEY = st.sampled_from((10**12, 10**12, 1, 10**9 + 7, 10**16, int(CAP / UNIT)))
+PRICES = {"BTC-USDT": 5_000_000_033, "ETH-BTC": 7_000_001}  # where the market starts
+ENDS = (1, 33_333_333, 10**8 + 1, 5 * 10**12 + 1, BIG)
+SIZES = (0, 10**7, 10**8, 5 * 10**8, 10**18)
 
 Plan = tuple[Command, Callable[[], Any]]  # what is asked, and the oracle's answer to it
 
@@ -85,11 +85,18 @@ class Trading(RuleBasedStateMachine):
         self.checked = 0  # of the oracle's reports
         self.seen: list[tuple[str, Side, Market, int]] = []  # markets that a matcher saw
 
+    @property
+    def resting(self) -> list[Ticket]:
+        return [ticket for ticket in self.oracle.tickets if ticket.status == "open"]
+
     # -- the surroundings
 
-    @initialize(fees=st.sampled_from(FEES), money=st.tuples(*[st.one_of(st.just(10**12), ANY_UNITS)] * 3))
-    def open(self, fees: Fees, money: tuple[int, ...]) -> None:
+    @initialize(fees=st.sampled_from(FEES), money=st.tuples(MONEY, MONEY, MONEY), data=st.data())
+    def open(self, fees: Fees, money: tuple[int, ...], data: st.DataObject) -> None:
         self._start(fees)
+        for at, price in PRICES.items():
+            for side in Side:
+                self._quote(data, at, side, price)
         for account in self.accounts:
             for asset, amount in zip(ASSETS, money, strict=True):
                 self._run(self._deposit(account, asset, amount))
@@ -99,21 +106,29 @@ class Trading(RuleBasedStateMachine):
         """A new process over the same rows, perhaps with other fees."""
         self._start(self.fees if fees is None else fees)
 
-    @rule(data=st.data(), at=st.sampled_from(INSTRUMENTS), levels=st.integers(0, 3))
-    def quote(self, data: st.DataObject, at: str, levels: int) -> None:
-        """Show other prices; no size is ever shown twice, so that each one is news."""
-        for side in Side:
-            price = self._price(data, at, side)
-            offers = []
-            for venue in VENUES[:levels]:
-                self.sizes += 1
-                size = data.draw(st.sampled_from((0, 10**7, 5 * 10**8, 10**18)), label="size")
-                offers.append(Offer(price, size + self.sizes, venue))
-            self.desk.offers[at, side] = tuple(offers)
+    @rule(data=st.data(), at=st.sampled_from(INSTRUMENTS), side=st.sampled_from(Side))
+    def quote(self, data: st.DataObject, at: str, side: Side) -> None:
+        self._quote(data, at, side, self._price(data, at, side))
 
-    @rule(venue=st.sampled_from(VENUES))
-    def lose_or_regain_a_venue(self, venue: str) -> None:
-        self.desk.dead ^= {venue}
+    @rule(data=st.data(), better=st.sampled_from((0, 1, 1_000_003)))
+    @precondition(lambda self: self.resting)
+    def reach_an_order(self, data: st.DataObject, better: int) -> None:
+        self.quote_where_an_order_rests(data, better)
+        self.desk.dead = set()
+        self.match()
+
+    @rule(data=st.data(), better=st.sampled_from((0, 0, 1, -1, 1_000_003)))
+    @precondition(lambda self: self.resting)
+    def quote_where_an_order_rests(self, data: st.DataObject, better: int) -> None:
+        """Show an order's very limit, or a price that is one unit short of it, or beyond it."""
+        ticket = data.draw(st.sampled_from(self.resting), label="resting")
+        assert ticket.limit is not None
+        price = int(ticket.limit / UNIT) + (-better if ticket.buys else better)
+        self._quote(data, ticket.instrument, Side(ticket.side), max(1, min(BIG, price)))
+
+    @rule(data=st.data())
+    def lose_or_regain_venues(self, data: st.DataObject) -> None:
+        self.desk.dead = data.draw(st.sampled_from((set(), {"binance"}, set(), set(VENUES))), label="dead")
 
     @rule(at=st.sampled_from(INSTRUMENTS), side=st.sampled_from(Side))
     def see(self, at: str, side: Side) -> None:
@@ -127,19 +142,19 @@ class Trading(RuleBasedStateMachine):
     # -- what clients do
 
     @rule(data=st.data())
-    def deposit(self, data: st.DataObject) -> None:
-        self._run(self._some_deposit(data))
-
-    @rule(data=st.data())
     def place(self, data: st.DataObject) -> None:
         self._run(self._some_place(data))
 
-    @rule(data=st.data())
-    def place_another(self, data: st.DataObject) -> None:
-        self._run(self._some_place(data))
+    @rule(data=st.data(), kind=st.sampled_from(OrderType))
+    def place_at_the_touch(self, data: st.DataObject, kind: OrderType) -> None:
+        self._run(self._some_place(data, kind=kind, near=True))
 
     @rule(data=st.data())
-    @precondition(lambda self: self.oracle.tickets)
+    def place_one_that_rests(self, data: st.DataObject) -> None:
+        self._run(self._some_place(data, kind=OrderType.LIMIT, away=True))
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.resting)
     def amend(self, data: st.DataObject) -> None:
         self._run(self._some_amend(data))
 
@@ -149,19 +164,16 @@ class Trading(RuleBasedStateMachine):
         self._run(self._some_cancel(data))
 
     @rule(data=st.data())
-    def cancel_all(self, data: st.DataObject) -> None:
-        self._run(self._some_cancel_all(data))
-
-    @rule(data=st.data())
-    def reset(self, data: st.DataObject) -> None:
-        self._run(self._some_reset(data))
+    def deposit_or_clean_up(self, data: st.DataObject) -> None:
+        some = data.draw(st.sampled_from((self._some_deposit, self._some_cancel_all, self._some_reset)))
+        self._run(some(data))
 
     @rule(data=st.data())
     def many_at_once(self, data: st.DataObject) -> None:
         """Several commands that share a transaction."""
-        kinds = [self._some_deposit, self._some_place, self._some_place, self._some_cancel_all, self._some_reset]
+        kinds = [self._some_place] * 4 + [self._some_deposit, self._some_cancel_all, self._some_reset]
         if self.oracle.tickets:
-            kinds += [self._some_amend, self._some_cancel, self._some_match] * 2
+            kinds += [self._some_amend, self._some_cancel, self._some_match] * 3
         chosen = data.draw(st.lists(st.sampled_from(kinds), min_size=2, max_size=5), label="kinds")
         self._run(*[kind(data) for kind in chosen])
 
@@ -212,19 +224,21 @@ class Trading(RuleBasedStateMachine):
     def _deposit(self, account: int, asset: str, amount: int) -> Plan:
         return Deposit(account, asset, amount), lambda: self.oracle.deposit(account, asset, coins(amount))
 
-    def _some_place(self, data: st.DataObject) -> Plan:
+    def _some_place(
+        self, data: st.DataObject, *, kind: OrderType | None = None, near: bool = False, away: bool = False
+    ) -> Plan:
         account = data.draw(st.sampled_from(self.accounts), label="account")
         at, side = data.draw(st.sampled_from(INSTRUMENTS)), data.draw(st.sampled_from(Side))
-        kind = data.draw(st.sampled_from((*OrderType, OrderType.LIMIT)), label="kind")
-        price = None if kind is OrderType.MARKET else self._price(data, at, side)
-        if kind is OrderType.IOC and data.draw(st.booleans(), label="without a limit"):
+        kind = kind or data.draw(st.sampled_from((*OrderType, OrderType.LIMIT)), label="kind")
+        price: int | None = self._price(data, at, side, near=near, away=away)
+        if kind is OrderType.MARKET or (kind is OrderType.IOC and data.draw(st.integers(0, 3), label="limit") == 3):
             price = None
         asks = self.desk.offers.get((at, side), ())
         quantity = self._quantity(data, account, at, side, price or (asks[0].price if asks else 1))
         self.tokens += 1
         token = f"t{self.tokens}"
         mine = [ticket.token for ticket in self.oracle.of(account)]
-        if mine and data.draw(st.integers(0, 7), label="a used token") == 0:
+        if mine and data.draw(st.integers(0, 7), label="a used token") == 7:
             token = data.draw(st.sampled_from(mine))
         terms = Terms(token, at, side, kind, price, quantity)
 
@@ -240,7 +254,9 @@ class Trading(RuleBasedStateMachine):
         ticket = self._ticket(data)
         account, token = ticket.account, self._name(data, ticket)
         side = Side(ticket.side)
-        price = self._price(data, ticket.instrument, side) if data.draw(st.booleans(), label="price") else None
+        price = None
+        if data.draw(st.booleans(), label="price"):
+            price = self._price(data, ticket.instrument, side, near=data.draw(st.booleans(), label="near"))
         quantity = None
         if data.draw(st.booleans(), label="quantity"):
             limit = price or int((ticket.limit or UNIT) / UNIT)
@@ -261,7 +277,7 @@ class Trading(RuleBasedStateMachine):
     def _some_cancel(self, data: st.DataObject) -> Plan:
         ticket = self._ticket(data)
         account, token = ticket.account, self._name(data, ticket)
-        if data.draw(st.integers(0, 7), label="somebody else's") == 0:
+        if data.draw(st.integers(0, 7), label="somebody else's") == 7:
             account = data.draw(st.sampled_from(self.accounts))
         return Cancel(account, token), lambda: self.oracle.cancel(account, token)
 
@@ -296,25 +312,37 @@ class Trading(RuleBasedStateMachine):
 
     def _ticket(self, data: st.DataObject) -> Ticket:
         """Any order, open ones preferred."""
-        resting = [ticket for ticket in self.oracle.tickets if ticket.status == "open"]
-        if resting and data.draw(st.integers(0, 4), label="any") > 0:
-            return data.draw(st.sampled_from(resting), label="resting")
+        if self.resting and data.draw(st.integers(0, 7), label="any") < 7:
+            return data.draw(st.sampled_from(self.resting), label="resting")
         return data.draw(st.sampled_from(self.oracle.tickets), label="ticket")
 
     def _name(self, data: st.DataObject, ticket: Ticket) -> str:
-        return data.draw(st.sampled_from((ticket.token, ticket.order_id, ticket.token, "nobody's")), label="name")
+        names = (ticket.token, ticket.order_id) * 5 + ("nobody's",)
+        return data.draw(st.sampled_from(names), label="name")
 
     def _owns(self, account: int, token: str) -> bool:
         return any(token in (ticket.token, ticket.order_id) for ticket in self.oracle.of(account))
 
-    def _price(self, data: st.DataObject, at: str, side: Side) -> int:
-        """Any price, biased to the touch, one unit either side of it, and the ends of the scale."""
+    def _price(self, data: st.DataObject, at: str, side: Side, *, near: bool = False, away: bool = False) -> int:
+        """Any price, biased to the touch and one unit either side of it; now and then the ends of the scale."""
         shown = self.desk.offers.get((at, side), ())
-        near = [shown[0].price + step for step in (-1, 0, 0, 1)] if shown else []
-        choices = [PRICES[at], PRICES[at], st.sampled_from((1, BIG))]
-        if near:
-            choices += [st.sampled_from(near)] * 2
-        return max(1, min(BIG, data.draw(st.one_of(choices), label="price")))
+        touch = shown[0].price if shown else PRICES[at]
+        worse = -1 if side is Side.BUY else 1  # a limit that does not execute yet
+        if away:
+            steps = (worse, worse, 3 * worse, touch // 3 * worse)
+        else:
+            steps = (0, 0, -worse, -3 * worse) if near else (-3, -1, 0, 1, 3, touch // 3, -touch // 3)
+        choices = [touch + step for step in steps]
+        price = data.draw(st.sampled_from(choices if near or away else (*choices, *ENDS)), label="price")
+        return max(1, min(BIG, price))
+
+    def _quote(self, data: st.DataObject, at: str, side: Side, price: int) -> None:
+        """Show another price; no size is ever shown twice, so that each one is news."""
+        offers = []
+        for venue in VENUES[: data.draw(st.sampled_from((3, 2, 1, 3, 2, 1, 0)), label="venues")]:
+            self.sizes += 1
+            offers.append(Offer(price, data.draw(st.sampled_from(SIZES), label="size") + self.sizes, venue))
+        self.desk.offers[at, side] = tuple(offers)
 
     def _quantity(
         self, data: st.DataObject, account: int, at: str, side: Side, price: int, *, extra: Fraction = Fraction(0)
@@ -323,10 +351,8 @@ class Trading(RuleBasedStateMachine):
         base, _, quote = at.partition("-")
         free = int((self.oracle.free(account, quote if side is Side.BUY else base) + extra) / UNIT)
         most = free * 10**8 // price if side is Side.BUY else free
-        chosen = data.draw(
-            st.one_of(st.sampled_from((most, most + 1, most // 2, most // 3)), st.just(most // 7), ANY_UNITS),
-            label="quantity",
-        )
+        likely = (most, most // 2, most // 3, most // 7, most + 1, 33_333_333, 3, 1)
+        chosen = data.draw(st.sampled_from(likely) | ANY_UNITS, label="quantity")
         return max(1, min(BIG, chosen))
 
     # -- both at once
