@@ -194,7 +194,8 @@ class Hub:
         interest = self._want(instrument, lease=True)
         if not interest.told.is_set():
             try:
-                await asyncio.wait_for(interest.told.wait(), FIRST_NEWS_S)
+                async with asyncio.timeout(FIRST_NEWS_S):
+                    await interest.told.wait()
             except TimeoutError:
                 log.warning("the feeds did not answer in time", instrument=instrument)
         return interest
@@ -293,7 +294,8 @@ class Hub:
     async def _interest_loop(self) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._interest_changed.wait(), WATCH_INTERVAL_S)
+                async with asyncio.timeout(WATCH_INTERVAL_S):  # wait_for would lose a cancellation that meets the event
+                    await self._interest_changed.wait()
             self._interest_changed.clear()
             try:
                 if self.listening.is_set():

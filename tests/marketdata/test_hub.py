@@ -241,3 +241,14 @@ async def test_a_gap_between_two_trades_of_one_batch_is_told_once(running: Hub, 
     await told.until(lambda message: (message.get("data") or {}).get("trade_id") == "6")
     assert [message["from_id"] for message in told.messages if message["type"] == "gap"] == [3]
     assert running.counters["trades_lost_by_layer"] == 0
+
+
+async def test_a_hub_stops_also_in_the_moment_in_which_something_is_wanted(feeds: Feeds) -> None:
+    listener = Hub(feeds.layer, [parse_instrument(BTC)], ("okx",))
+    await listener.start()
+    await listener.listening.wait()
+    for _ in range(5):  # the loops have begun to wait
+        await asyncio.sleep(0)
+    listener.join(Recorder(), listener.topic_key("trades", BTC, "all"))
+    async with asyncio.timeout(2):
+        await listener.stop()
