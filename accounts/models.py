@@ -15,6 +15,8 @@ USERNAME_PATTERN = r"\A[A-Za-z0-9][A-Za-z0-9._-]{2,31}\Z"
 USERNAME_RULE = "3 to 32 of A-Z a-z 0-9 . _ -, starting with a letter or digit"
 USERNAME_LENGTH_MAX = 32
 KEY_LENGTH = 32
+KEY_NAME_LENGTH_MAX = 64
+KEY_START_LENGTH = 11  # sr_ and eight characters
 KEYS_KEPT_MAX = 10_000
 
 
@@ -80,3 +82,20 @@ class User(AbstractBaseUser, PermissionsMixin):
     def token_key(self) -> str:
         """A word that tokens carry and that changes with the password: older tokens end with it."""
         return token_key(self.password)
+
+
+class ApiKey(models.Model):
+    """A key that speaks for its user until it is revoked. Only its hash is kept: it is shown once."""
+
+    user = models.ForeignKey(User, models.CASCADE, related_name="api_keys")
+    name = models.CharField(max_length=KEY_NAME_LENGTH_MAX, blank=True)
+    start = models.CharField(max_length=KEY_START_LENGTH, help_text="by which its owner knows it")
+    digest = models.CharField(max_length=64, unique=True, help_text="SHA-256 of the key")
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    revoked_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        verbose_name = "API key"
+
+    def __str__(self) -> str:
+        return f"{self.start}…"

@@ -5,8 +5,8 @@ from typing import Any
 from django.core.validators import RegexValidator
 from rest_framework import serializers
 
-from accounts.models import USERNAME_LENGTH_MAX, USERNAME_PATTERN, USERNAME_RULE
-from accounts.services import TOKEN_LENGTH_MAX, Session
+from accounts.models import KEY_NAME_LENGTH_MAX, USERNAME_LENGTH_MAX, USERNAME_PATTERN, USERNAME_RULE, ApiKey
+from accounts.services import TOKEN_LENGTH_MAX, NewKey, Session
 
 PASSWORD_LENGTH_MIN = 4
 PASSWORD_LENGTH_MAX = 128
@@ -43,6 +43,34 @@ class RefreshRequest(serializers.Serializer[Any]):
     refresh_token = Text(max_length=TOKEN_LENGTH_MAX)
 
 
+class KeyRequest(serializers.Serializer[Any]):
+    name = Text(max_length=KEY_NAME_LENGTH_MAX, required=False, default="", allow_blank=True, help_text="for yourself")
+
+
+class Key(serializers.Serializer[Any]):
+    """An API key without its secret."""
+
+    id = serializers.IntegerField()
+    name = serializers.CharField()
+    starts_with = serializers.CharField(help_text="by which you know it")
+    created_at = serializers.DateTimeField()
+
+
+class ShownKey(Key):
+    """An API key as it is shown once."""
+
+    api_key = serializers.CharField(help_text="send it as `X-API-Key`; it is not shown again")
+
+
+class Client(serializers.Serializer[Any]):
+    """An account that was made with a key instead of a password."""
+
+    api_key = serializers.CharField(help_text="send it as `X-API-Key`; it is not shown again")
+    client_type = serializers.CharField()
+    username = serializers.CharField()
+    user_id = serializers.IntegerField()
+
+
 class Tokens(serializers.Serializer[Any]):
     """What a log-in answers."""
 
@@ -66,3 +94,12 @@ def tokens(session: Session) -> dict[str, Any]:
         "username": session.user.username,
         "user_id": session.user.pk,
     }
+
+
+def key(made: ApiKey) -> dict[str, Any]:
+    return {"id": made.pk, "name": made.name, "starts_with": made.start, "created_at": made.created_at}
+
+
+def client(made: NewKey, client_type: str) -> dict[str, Any]:
+    user = made.key.user
+    return {"api_key": made.raw, "client_type": client_type, "username": user.username, "user_id": user.pk}

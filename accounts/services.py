@@ -1,5 +1,6 @@
 """Registers users, logs them in and renews their tokens."""
 
+import hashlib
 import secrets
 import time
 from collections.abc import Mapping
@@ -10,13 +11,14 @@ from typing import Any
 from django.conf import settings
 from django.contrib.auth.hashers import check_password, make_password
 from django.db import IntegrityError, transaction
+from django.utils import timezone
 from msgspec import Struct
 from rest_framework_simplejwt.exceptions import TokenError
 from rest_framework_simplejwt.tokens import AccessToken, RefreshToken, Token
 
 from accounts import selectors
-from accounts.models import User, token_key
-from core.errors import Refused, Unauthorized
+from accounts.models import KEY_START_LENGTH, ApiKey, User, token_key
+from core.errors import NotFound, Refused, Unauthorized
 
 TOKEN_LENGTH_MAX = 4_096
 USER_ID_MAX = 2**63 - 1
@@ -26,6 +28,17 @@ KEY_CLAIM = "key"
 WRONG_CREDENTIALS = "wrong username or password"
 BAD_TOKEN = "the token is not valid; log in again"  # noqa: S105
 EXPIRED_TOKEN = "the token has expired or was revoked; log in again"  # noqa: S105
+
+
+KEY_PREFIX = "sr_"
+KEY_BYTES = 32
+KEY_LENGTH_MAX = 128
+KEYS_MAX = 20  # of an account, not counting revoked ones
+BAD_KEY = "the API key is not valid or was revoked"
+
+
+class TooManyKeys(Refused):
+    code = "too_many_keys"
 
 
 class UsernameTaken(Refused):
@@ -110,6 +123,71 @@ def user_of_token(raw: str, kind: type[Token]) -> tuple[User, Mapping[str, Any]]
     if user is None or not user.is_active or claims.get(KEY_CLAIM) != user.token_key:
         raise Unauthorized(EXPIRED_TOKEN)
     return user, claims
+
+
+class NewKey(Struct, frozen=True):
+    """A key as it is shown, once."""
+
+    key: ApiKey
+    raw: str
+
+
+def make_key(*, user_id: int, name: str = "") -> NewKey:
+    """Make an API key for a user.
+
+    Raises:
+        TooManyKeys: the user has as many as anybody may.
+    """
+    if len(selectors.keys_of(user_id)) >= KEYS_MAX:
+        raise TooManyKeys(f"no account may have more than {KEYS_MAX} keys; revoke one first")
+    raw = KEY_PREFIX + secrets.token_urlsafe(KEY_BYTES)
+    key = ApiKey.objects.create(user_id=user_id, name=name, start=raw[:KEY_START_LENGTH], digest=_digest(raw))
+    return NewKey(key, raw)
+
+
+def revoke_key(*, user_id: int, key_id: int) -> ApiKey:
+    """End a key at once.
+
+    Raises:
+        NotFound: the user has no such key, or it was revoked before.
+    """
+    revoked = ApiKey.objects.filter(pk=key_id, user_id=user_id, revoked_at=None).update(revoked_at=timezone.now())
+    if not revoked:
+        raise NotFound("you have no such key")
+    return ApiKey.objects.get(pk=key_id)
+
+
+def register_client() -> NewKey:
+    """Make a user without a password, who comes with an API key."""
+    user = User(username=f"client-{secrets.token_hex(8)}")
+    user.set_unusable_password()
+    with transaction.atomic():
+        user.save(force_insert=True)
+        return make_key(user_id=user.pk, name="made with the account")
+
+
+def user_of_key(raw: str) -> tuple[User, ApiKey]:
+    """Return whom an API key speaks for. One query.
+
+    Raises:
+        Unauthorized: it is no key, or revoked, or its user is gone.
+    """
+    if len(raw) > KEY_LENGTH_MAX or not raw.isascii():
+        raise Unauthorized(BAD_KEY)
+    key = ApiKey.objects.select_related("user").filter(digest=_digest(raw), revoked_at=None).first()
+    if key is None or not key.user.is_active:
+        raise Unauthorized(BAD_KEY)
+    return key.user, key
+
+
+def is_key(raw: str) -> bool:
+    """Tell an API key from a token."""
+    return raw.startswith(KEY_PREFIX)
+
+
+def _digest(raw: str) -> str:
+    # No salt, no stretching: a key is 256 random bits, which nobody guesses.
+    return hashlib.sha256(raw.encode()).hexdigest()
 
 
 class Bearer(Struct, frozen=True):

@@ -2,18 +2,27 @@
 
 from typing import ClassVar
 
-from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema
+from drf_spectacular.utils import (
+    OpenApiExample,
+    OpenApiParameter,
+    OpenApiResponse,
+    PolymorphicProxySerializer,
+    extend_schema,
+)
 from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from accounts import serializers, services
+from accounts import selectors, serializers, services
+from core.errors import Invalid
 
 EXAMPLE = OpenApiExample("a user", {"username": "alice", "password": "password123"}, request_only=True)
 WRONG = OpenApiResponse(description="Wrong credentials; the same words whether or not the user exists.")
 INVALID = OpenApiResponse(description="A value is missing or wrong; `detail` lists each with its place.")
 BUSY = OpenApiResponse(description="Too many log-ins at once; `Retry-After` says when to come again.")
+
+CLIENT_TYPES = ("basic_client",)
 
 
 class _Public(APIView):
@@ -31,15 +40,25 @@ class RegisterView(_Public):
         tags=["accounts"],
         request=serializers.Registration,
         responses={
-            201: serializers.Tokens,
+            201: PolymorphicProxySerializer(
+                "Registered", [serializers.Tokens, serializers.Client], resource_type_field_name=None
+            ),
             400: OpenApiResponse(description="`username_taken`: choose another name. Or the body is not JSON."),
             422: INVALID,
             503: BUSY,
         },
+        parameters=[
+            OpenApiParameter("client_type", str, enum=CLIENT_TYPES, description="makes an account with an API key")
+        ],
         examples=[EXAMPLE],
     )
     def post(self, request: Request) -> Response:
-        """Make a user and log them in."""
+        """Make a user and log them in; with `client_type`, a user without a password who comes with an API key."""
+        client_type = request.query_params.get("client_type")
+        if client_type is not None and not request.data:
+            if client_type not in CLIENT_TYPES:
+                raise Invalid(f"must be one of {', '.join(CLIENT_TYPES)}", loc=("query", "client_type"))
+            return Response(serializers.client(services.register_client(), client_type), status=201)
         data = self.serializer_class(data=request.data)
         data.is_valid(raise_exception=True)
         return Response(serializers.tokens(services.register(**data.validated_data)), status=201)
@@ -76,3 +95,42 @@ class RefreshView(_Public):
         data = self.serializer_class(data=request.data)
         data.is_valid(raise_exception=True)
         return Response(serializers.tokens(services.refresh(**data.validated_data)))
+
+
+class KeysView(APIView):
+    serializer_class = serializers.KeyRequest
+
+    @extend_schema(summary="Your API keys", tags=["accounts"], responses={200: serializers.Key(many=True)})
+    def get(self, request: Request) -> Response:
+        """List the keys that are not revoked, newest first, without their secrets."""
+        return Response({"api_keys": [serializers.key(one) for one in selectors.keys_of(_user_id(request))]})
+
+    @extend_schema(
+        summary="Make an API key",
+        tags=["accounts"],
+        request=serializers.KeyRequest,
+        responses={201: serializers.ShownKey, 422: INVALID},
+    )
+    def post(self, request: Request) -> Response:
+        """Make a key. It is shown in this answer and never again."""
+        data = self.serializer_class(data=request.data or {})
+        data.is_valid(raise_exception=True)
+        made = services.make_key(user_id=_user_id(request), **data.validated_data)
+        return Response({**serializers.key(made.key), "api_key": made.raw}, status=201)
+
+
+class KeyView(APIView):
+    @extend_schema(
+        summary="Revoke an API key",
+        tags=["accounts"],
+        responses={200: serializers.Key, 404: OpenApiResponse(description="You have no such key.")},
+    )
+    def delete(self, request: Request, key_id: int) -> Response:
+        """End a key at once, its sockets within seconds."""
+        return Response(serializers.key(services.revoke_key(user_id=_user_id(request), key_id=key_id)))
+
+
+def _user_id(request: Request) -> int:
+    user_id = request.user.pk
+    assert isinstance(user_id, int)
+    return user_id
