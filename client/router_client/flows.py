@@ -1,7 +1,7 @@
 """What a call takes beyond one request: credentials, repetition, recovery of lost answers.
 
-Written once, without I/O, as generators: they yield what is to be done (`Send`, `Wait`) and are
-sent the result; the synchronous and the asynchronous client only carry it out.
+Written once, without I/O, as generators: they yield what is to be done (`Send`, `Wait`, `Renew`)
+and are sent the result; the synchronous and the asynchronous client only carry it out.
 """
 
 import random
@@ -51,6 +51,12 @@ class Wait(Struct, frozen=True):
     seconds: float
 
 
+class Renew(Struct, frozen=True):
+    """Get a new token (`renew`), one at a time, unless there is another than `seen`; the result is a bool."""
+
+    seen: int
+
+
 class Answer(Struct, frozen=True):
     """What came back; header names in lower case."""
 
@@ -59,7 +65,7 @@ class Answer(Struct, frozen=True):
     body: bytes
 
 
-Flow = Generator[Send | Wait, Any, T]
+Flow = Generator[Send | Wait | Renew, Any, T]
 
 
 class Retries(Struct, frozen=True):
@@ -113,6 +119,12 @@ class Session:
     def known(self) -> bool:
         """Whether there is anything to show to the router."""
         return bool(self.api_key or self._token or self._refresh_token or self._password)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether a new token should be got before the next call."""
+        due_s = self.renew_in_s
+        return (due_s is not None and due_s <= 0) or not self.headers()
 
     @property
     def renew_in_s(self) -> float | None:
@@ -182,9 +194,11 @@ def renew(session: Session, retries: Retries, *, seen: int | None = None) -> Flo
             except Unauthorized:
                 break  # the next way
             except RouterError as error:
+                if isinstance(error, AnswerLost):  # to the log-in: the call itself was not sent
+                    error = ConnectionFailed(error.message)
                 wait_s = retries.wait_s(attempt, error) if _repeatable(way, error) else None
                 if wait_s is None:
-                    raise
+                    raise error from None
             yield Wait(wait_s)
             attempt += 1
     return False
@@ -318,15 +332,14 @@ def _repeatable(wanted: Call[Any], error: RouterError) -> bool:
 def _authorized(wanted: Call[T], session: Session) -> Flow[T]:
     if wanted.public:
         return (yield from _once(wanted, session.headers()))
-    due_s = session.renew_in_s
-    if (due_s is not None and due_s <= 0) or not session.headers():
-        yield from renew(session, Retries(attempts=1))
+    if session.is_due:
+        yield Renew(session.version)
     seen = session.version
     try:
         return (yield from _once(wanted, session.headers()))
     except Unauthorized:
         # Refused before anything was done, so it may be sent again with a new token.
-        if not (yield from renew(session, Retries(attempts=1), seen=seen)):
+        if not (yield Renew(seen)):
             raise
     return (yield from _once(wanted, session.headers()))
 
