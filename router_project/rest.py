@@ -69,4 +69,8 @@ class RawJSONBrowsableRenderer(BrowsableAPIRenderer):
     def get_raw_data_form(self, data: Any, view: Any, method: str, request: Any) -> Any:
         if method == "GET":
             return None
-        return super().get_raw_data_form(data, view, method, request)
+        form = super().get_raw_data_form(data, view, method, request)
+        example = getattr(view, "examples", {}).get(method)
+        if form and example is not None:
+            form.fields["_content"].initial = msgspec.json.format(strict_json.dumps(example), indent=4).decode()
+        return form
