@@ -21,7 +21,7 @@ from core.account import Account, Balance, Fees, Market, Offer, check_balance
 from core.errors import DomainError, NotFound, Refused
 from core.events import Side
 from core.orders import Fill, Order, OrderType
-from trading import wire
+from trading import metrics, wire
 from trading.commands import Amend, Cancel, CancelAll, Command, Deposit, FillResting, Place, Reset
 from trading.ledger import Ledger, Outcome
 from trading.writer import Writer
@@ -94,6 +94,9 @@ class Exchange:
                     results.append(refusal)
             touched = [order for account in ledger.accounts.values() for order in account.changes.orders.values()]
             reports = ledger.write(now)
+        for account in ledger.accounts.values():
+            for _, fill in account.changes.fills:
+                metrics.FILLS.labels(fill.liquidity.value).inc()
         results = [self._answer(ledger, result) for result in results]
         outcome = Outcome(
             reports, [order for order in touched if order.is_open], [order for order in touched if not order.is_open]
