@@ -5,10 +5,8 @@ import contextlib
 import json
 import struct
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import pytest
-from websockets.exceptions import ConnectionClosed
 
 from tests.running import Router
 
@@ -130,23 +128,6 @@ async def test_a_flood_of_commands_keeps_nobody_waiting(router: Router) -> None:
             work.cancel()
 
 
-async def test_long_answers_wait_for_a_client_up_to_a_bound(router: Router) -> None:
-    """Thousands of answers of tens of kilobytes fit into the queue by their number, not by their size."""
-    token = await router.register()
-    async with router.client(token) as client:
-        for number in range(500):
-            await client.send(action="subscribe", stream="ewma", symbol="BTCUSDT", half_life=number + 1)
-        await client.ask(action="ping")
-        memory = _memory_mib(router.processes[0].pid)
-        client.socket.transport.pause_reading()
-        with contextlib.suppress(ConnectionClosed, TimeoutError):
-            async with asyncio.timeout(5):
-                for _ in range(1_500):
-                    await client.send(action="list")
-        assert _memory_mib(router.processes[0].pid) < memory + 30
-        client.socket.transport.abort()
-
-
 async def test_a_handshake_that_is_none_is_answered_and_closed(router: Router) -> None:
     host, port = router.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
@@ -180,9 +161,3 @@ async def test_commands_sent_at_once_and_in_pieces_are_answered_in_order(router:
         fragments: Iterator[str] = iter(['{"action"', ':"ping",', '"id":"whole"}'])
         await client.socket.send(fragments)
         assert (await client.next())["id"] == "whole"
-
-
-def _memory_mib(pid: int) -> float:
-    with Path(f"/proc/{pid}/status").open() as status:
-        line = next(line for line in status if line.startswith("VmRSS"))
-    return int(line.split()[1]) / 1024
