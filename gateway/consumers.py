@@ -294,9 +294,10 @@ class ClientSocket(_Socket):
     # -- orders and their reports
 
     async def _order(self, command: Command) -> None:
-        assert self._reports is not None  # with the identity
+        assert self.identity is not None
+        assert self._reports is not None
         self._reports.start()
-        await self._orders.take(command, self._reports)
+        await self._orders.take(command, self.identity, self._reports)
 
     async def _resume(self, command: Command) -> None:
         """Tell the reports after the client's last one again; this answer comes before them."""

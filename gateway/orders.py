@@ -10,6 +10,7 @@ import structlog
 from django.conf import settings
 from msgspec import Struct
 
+from accounts.authentication import Identity
 from core.errors import DomainError
 from gateway.commands import Command, CommandError
 from gateway.reports import Stream
@@ -37,22 +38,22 @@ class _Item(Struct):
     refusal: CommandError | None = None
 
 
-def read_order_command(command: Command, account_id: int) -> tuple[str, Asked]:
-    """Read what an order command asks for, and the order's name in it.
+def read_order_command(command: Command, identity: Identity) -> tuple[str, Asked]:
+    """Read what an order command of this user asks for, and the order's name in it.
 
     Raises:
         Invalid, UnknownSymbol: the body is none.
     """
-    body = command.body
+    body, account_id, key = command.body, identity.user_id, identity.key
     if command.action == "submit_order":
         terms = read_terms(body, settings.CATALOGUE)
-        return terms.token_id, Place(account_id, terms)
+        return terms.token_id, Place(account_id, terms, key)
     alias = body.get("token_id") is None and body.get("order_id") is not None
     token = read_token(body["order_id"], name="order_id") if alias else read_token(body.get("token_id"))
     if command.action == "modify_order":
         price, quantity = read_amend(body)
-        return token, Amend(account_id, token, price, quantity)
-    return token, Cancel(account_id, token)
+        return token, Amend(account_id, token, price, quantity, key)
+    return token, Cancel(account_id, token, key=key)
 
 
 class OrderDesk:
@@ -65,9 +66,9 @@ class OrderDesk:
         self._task: asyncio.Task[None] | None = None
         self._moved = asyncio.Event()
 
-    async def take(self, command: Command, stream: Stream) -> None:
+    async def take(self, command: Command, identity: Identity, stream: Stream) -> None:
         """Queue a command for the exchange; return when the next one may come."""
-        self._waiting.append(self._submit(command, stream))
+        self._waiting.append(self._submit(command, identity, stream))
         if self._task is None:
             self._task = asyncio.create_task(self._settle(stream), name="order-answers")
         while len(self._waiting) >= IN_FLIGHT_MAX:
@@ -90,9 +91,9 @@ class OrderDesk:
         self._moved.clear()
         await self._moved.wait()
 
-    def _submit(self, command: Command, stream: Stream) -> _Item:
+    def _submit(self, command: Command, identity: Identity, stream: Stream) -> _Item:
         try:
-            name, asked = read_order_command(command, stream.feed.account_id)
+            name, asked = read_order_command(command, identity)
         except DomainError as error:
             return _Item(command, "", None, command.refusal(error))
         stream.hold(name)
