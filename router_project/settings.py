@@ -65,7 +65,30 @@ WS_ANONYMOUS_MARKET_DATA = env.flag("WS_ANONYMOUS_MARKET_DATA", default=False)
 MAKER_FEE_BPS = env.decimal("MAKER_FEE_BPS", "0", least="0", most="1000")
 TAKER_FEE_BPS = env.decimal("TAKER_FEE_BPS", "0", least="0", most="1000")
 TWAP_COLLAR_BPS = env.decimal("TWAP_COLLAR_BPS", "500", least="0", most="10000")
+
+# -- limits, by tier
+
 RATE_LIMITS = env.flag("RATE_LIMITS", default=True)
+TIERS = ("ANONYMOUS", "BASIC", "PREMIUM")
+
+
+def _by_tier(name: str, default: str) -> dict[str, int]:
+    return dict(zip(TIERS, env.parsed(name, default, _three_numbers), strict=True))
+
+
+def _three_numbers(words: tuple[str, ...]) -> list[int]:
+    if len(words) != len(TIERS) or not all(
+        word.isascii() and word.isdigit() and 0 < int(word) < 10**9 for word in words
+    ):
+        raise ValueError(f"write three different numbers, for {', '.join(TIERS)}")
+    return [int(word) for word in words]
+
+
+RATE_REQUESTS_A_MINUTE = _by_tier("RATE_REQUESTS_A_MINUTE", "600,6000,60000")
+RATE_ORDER_ACTIONS_A_SECOND = _by_tier("RATE_ORDER_ACTIONS_A_SECOND", "5,50,500")
+RATE_SOCKETS = _by_tier("RATE_SOCKETS", "5,20,200")
+RATE_SUBSCRIPTIONS = _by_tier("RATE_SUBSCRIPTIONS", "50,500,5000")
+TRUSTED_PROXIES = frozenset(env.words("TRUSTED_PROXIES"))  # addresses whose X-Forwarded-For counts
 
 # -- what we keep, and where
 
@@ -79,11 +102,12 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 REDIS_URLS = list(env.words("REDIS_URL"))
 for _url in REDIS_URLS:
     check_url("REDIS_URL", _url, ("redis", "rediss", "unix"))
+CHANNEL_PREFIX = env.text("CHANNEL_PREFIX", "router")  # keeps several routers on one Redis apart
 CHANNEL_CAPACITY = 2_000  # batches waiting in a process that is busy: some seconds of the whole market
 CHANNEL_LAYERS: dict[str, dict[str, Any]] = {
     "default": {
         "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
-        "CONFIG": {"hosts": REDIS_URLS, "prefix": env.text("CHANNEL_PREFIX", "router")},
+        "CONFIG": {"hosts": REDIS_URLS, "prefix": CHANNEL_PREFIX},
     }
     if REDIS_URLS
     else {"BACKEND": "marketdata.layer.InProcessLayer", "CONFIG": {"capacity": CHANNEL_CAPACITY}}

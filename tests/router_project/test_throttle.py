@@ -1,0 +1,92 @@
+import asyncio
+import uuid
+from typing import Any
+
+import pytest
+from django.conf import LazySettings
+
+from accounts import services
+from accounts.models import User
+from router_project.throttle import Throttle
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+async def app(scope: Any, receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"x-app", b"yes")]})
+    await send({"type": "http.response.body", "body": b"{}"})
+
+
+@pytest.fixture
+def throttle(settings: LazySettings) -> Throttle:
+    settings.RATE_LIMITS = True
+    settings.RATE_REQUESTS_A_MINUTE = {"ANONYMOUS": 3, "BASIC": 5, "PREMIUM": 50}
+    settings.RATE_ORDER_ACTIONS_A_SECOND = {"ANONYMOUS": 1, "BASIC": 2, "PREMIUM": 20}
+    settings.TRUSTED_PROXIES = frozenset({"10.0.0.1"})
+    return Throttle(app)
+
+
+async def ask(
+    throttle: Throttle, path: str = "/info", method: str = "GET", peer: str = "1.2.3.4", **headers: str
+) -> Any:
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    pairs = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    scope = {"type": "http", "method": method, "path": path, "headers": pairs, "client": (peer, 1)}
+    await throttle(scope, None, send)
+    return sent[0]["status"], {name.decode(): value.decode() for name, value in sent[0]["headers"]}
+
+
+async def test_every_answer_tells_what_is_left_and_the_one_too_many_when_to_come_back(throttle: Throttle) -> None:
+    for left in (2, 1, 0):
+        status, headers = await ask(throttle)
+        assert (status, headers["x-ratelimit-limit"], headers["x-ratelimit-remaining"]) == (200, "3", str(left))
+        assert headers["x-app"] == "yes"
+    status, headers = await ask(throttle)
+    assert status == 429
+    assert 1 <= int(headers["retry-after"]) <= 60
+    assert headers["x-ratelimit-remaining"] == "0"
+    assert (await ask(throttle, peer="1.2.3.5"))[0] == 200
+    assert (await ask(throttle, path="/health"))[0] == 200
+
+
+async def test_a_proxys_word_counts_only_when_it_is_trusted(throttle: Throttle) -> None:
+    statuses = [(await ask(throttle, x_forwarded_for=f"9.9.9.{number}"))[0] for number in range(6)]
+    assert statuses == [200] * 3 + [429] * 3
+    trusted = [(await ask(throttle, peer="10.0.0.1", x_forwarded_for=f"9.9.9.{number}"))[0] for number in range(6)]
+    assert trusted == [200] * 6
+    spoofed = [
+        (await ask(throttle, peer="10.0.0.1", x_forwarded_for=f"{number}.1.1.1, 8.8.8.8"))[0] for number in range(6)
+    ]
+    assert spoofed == [200] * 3 + [429] * 3, "the hop that the proxy saw counts, not what the client wrote before it"
+
+
+@pytest.mark.parametrize("credential", ["token", "key"])
+async def test_a_user_has_the_limits_of_their_tier_wherever_they_come_from(throttle: Throttle, credential: str) -> None:
+    name = f"u{uuid.uuid4().hex[:8]}"
+    made = await asyncio.to_thread(services.register, username=name, password="password123")
+    if credential == "token":
+        headers = {"authorization": f"Bearer {made.access_token}"}
+    else:
+        key = await asyncio.to_thread(services.make_key, user_id=made.user.pk)
+        headers = {"x_api_key": key.raw}
+    statuses = [(await ask(throttle, peer=f"1.1.1.{number}", **headers))[0] for number in range(7)]
+    assert statuses == [200] * 5 + [429] * 2
+    await User.objects.filter(pk=made.user.pk).aupdate(tier="PREMIUM")
+    throttle._known.clear()
+    assert (await ask(throttle, **headers))[1]["x-ratelimit-limit"] == "50"
+
+
+async def test_a_made_up_token_counts_for_its_address(throttle: Throttle) -> None:
+    statuses = [(await ask(throttle, authorization=f"Bearer made.up.{number}"))[0] for number in range(5)]
+    assert statuses == [200] * 3 + [429] * 2
+
+
+async def test_order_actions_have_a_limit_of_their_own(throttle: Throttle) -> None:
+    made = await asyncio.to_thread(services.register, username="carol", password="password123")
+    headers = {"authorization": f"Bearer {made.access_token}"}
+    statuses = [(await ask(throttle, "/orders", "POST", **headers))[0] for _ in range(4)]
+    assert statuses == [200, 200, 429, 429]
