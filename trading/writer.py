@@ -4,6 +4,7 @@ SQLite has one writer anyway, and many commands share a sync to disk; on Postgre
 saves round trips. A command's answer is given once its transaction is committed.
 """
 
+import math
 import queue
 import threading
 import time
@@ -24,6 +25,7 @@ C = TypeVar("C")
 WAITING_MAX = 10_000  # commands; beyond it the next ones are refused
 BATCH_MAX = 256
 STOP_S = 10.0
+TRUSTED_S = 1.0  # how long a connection that just worked is taken for whole
 
 Result = Any  # what a command returns, or the exception that refuses it
 Apply = Callable[[Sequence[C]], "tuple[list[Result], Callable[[], None]]"]
@@ -46,6 +48,7 @@ class Writer(Generic[C]):
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._started = False
         self._lock = threading.Lock()
+        self._worked_s = -math.inf  # when the connection last did
         self.batches = 0
         self.commands = 0
 
@@ -120,10 +123,16 @@ class Writer(Generic[C]):
         after()
 
     def _attempt(self, commands: Sequence[C]) -> "tuple[list[Result], Callable[[], None]]":
-        """Apply; a connection that was lost before anything could be committed is replaced once."""
+        """Apply; a connection that was lost while nothing was written is replaced first.
+
+        It is kept from batch to batch: a new one costs SQLite a checkpoint and PostgreSQL a check.
+        """
         try:
-            connection.close_if_unusable_or_obsolete()
-            return self._apply(commands)
+            if time.monotonic() - self._worked_s > TRUSTED_S and connection.connection and not connection.is_usable():
+                connection.close()
+            applied = self._apply(commands)
+            self._worked_s = time.monotonic()
+            return applied
         except (OperationalError, InterfaceError) as error:
             log.warning("the database did not take a batch", error=str(error), commands=len(commands))
             connection.close()

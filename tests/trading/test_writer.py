@@ -1,0 +1,60 @@
+"""The writer's connection: kept while it works, replaced when it does not."""
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.db.backends.signals import connection_created
+
+from trading import writer
+from trading.writer import Writer, wait
+
+pytestmark = pytest.mark.django_db(transaction=True)
+ANSWER_S = 10.0
+
+
+def run(commands: Sequence[str]) -> tuple[list[Any], Callable[[], None]]:
+    """Run statements and give what each returns."""
+    results = []
+    with connection.cursor() as cursor:
+        for statement in commands:
+            cursor.execute(statement)
+            results.append(cursor.fetchone())
+    return results, lambda: None
+
+
+@pytest.fixture
+def opened() -> Any:
+    """The threads that opened a connection, each as often as it did."""
+    threads: list[str] = []
+
+    def note(**_: Any) -> None:
+        threads.append(threading.current_thread().name)
+
+    connection_created.connect(note)
+    yield threads
+    connection_created.disconnect(note)
+
+
+def test_the_connection_is_kept_from_batch_to_batch(opened: list[str]) -> None:
+    statements: Writer[str] = Writer(run, name="kept")
+    for _ in range(3):
+        assert wait(statements.submit("SELECT 1"), ANSWER_S) == (1,)
+    statements.stop()
+    assert opened.count("kept") == 1
+    assert statements.batches == 3
+
+
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite's connection cannot be lost")
+def test_a_connection_lost_while_nothing_was_written_is_replaced_unnoticed(
+    opened: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "TRUSTED_S", 0.0)
+    statements: Writer[str] = Writer(run, name="lost")
+    (pid,) = wait(statements.submit("SELECT pg_backend_pid()"), ANSWER_S)
+    run([f"SELECT pg_terminate_backend({pid}, 5000)"])
+    assert wait(statements.submit("SELECT 1"), ANSWER_S) == (1,)
+    statements.stop()
+    assert opened.count("lost") == 2
