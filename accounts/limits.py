@@ -4,8 +4,11 @@ A window opens with its first hit and lasts its time; what comes after the limit
 it closes. Redis counts where it is configured; while it is away each process counts for itself.
 """
 
+import hashlib
+import math
 import time
 from collections.abc import Mapping
+from functools import cache
 from typing import Protocol
 
 import structlog
@@ -26,6 +29,9 @@ REDIS_WAIT_S = 2.0  # for one of the connections
 REDIS_PAUSE_S = 2.0  # after a failure Redis is not asked for so long
 
 _hit_script = """
+if ARGV[1] == '0' then
+    return {tonumber(redis.call('GET', KEYS[1]) or '0'), redis.call('PTTL', KEYS[1])}
+end
 local count = redis.call('INCRBY', KEYS[1], 1)
 if count == 1 then redis.call('PEXPIRE', KEYS[1], ARGV[1]) end
 return {count, redis.call('PTTL', KEYS[1])}
@@ -33,6 +39,12 @@ return {count, redis.call('PTTL', KEYS[1])}
 
 refused_total = Metric("router_rate_limited", "Requests and actions that were refused", ["what"])
 local_total = Metric("router_rate_limits_counted_locally", "Hits counted by one process alone: Redis did not answer")
+
+
+LOGIN_WINDOW_S = 300.0
+FAILED_LOGINS_A_PAIR = 10
+FAILED_LOGINS_AN_ADDRESS = 50
+FAILED_LOGINS_A_NAME = 100  # high: a stranger must not be able to lock somebody out
 
 
 class RateLimited(DomainError):
@@ -70,6 +82,9 @@ class Counter(Protocol):
     async def hit(self, key: str, window_s: float) -> tuple[int, float]:
         """Count one; return how many the open window has, and how long it stays open."""
 
+    async def look(self, key: str) -> tuple[int, float]:
+        """Return the same without counting."""
+
 
 class LocalCounter:
     """Counts in this process."""
@@ -87,6 +102,11 @@ class LocalCounter:
             window = self._windows[key] = [0, now_s + window_s]
         window[0] += 1
         return int(window[0]), window[1] - now_s
+
+    async def look(self, key: str) -> tuple[int, float]:
+        count, end_s = self._windows.get(key, (0, 0.0))
+        left_s = end_s - time.monotonic()
+        return (int(count), left_s) if left_s > 0 else (0, 0.0)
 
 
 class RedisCounter:
@@ -106,15 +126,27 @@ class RedisCounter:
         self._ask_again_s = 0.0
 
     async def hit(self, key: str, window_s: float) -> tuple[int, float]:
-        if time.monotonic() >= self._ask_again_s:
-            try:
-                count, left_ms = await self._hit(keys=[f"{self._prefix}:limit:{key}"], args=[int(window_s * 1000)])
-                return int(count), max(0, int(left_ms)) / 1000
-            except (RedisError, OSError, TimeoutError) as error:
-                self._ask_again_s = time.monotonic() + REDIS_PAUSE_S
-                log.warning("Redis does not count; this process does so alone", error=str(error))
-        local_total.inc()
-        return await self._local.hit(key, window_s)
+        found = await self._ask(key, int(window_s * 1000))
+        if found is None:
+            local_total.inc()
+            return await self._local.hit(key, window_s)
+        return found
+
+    async def look(self, key: str) -> tuple[int, float]:
+        found = await self._ask(key, 0)
+        return await self._local.look(key) if found is None else found
+
+    async def _ask(self, key: str, window_ms: int) -> tuple[int, float] | None:
+        """Run the script; None when Redis does not answer."""
+        if time.monotonic() < self._ask_again_s:
+            return None
+        try:
+            count, left_ms = await self._hit(keys=[f"{self._prefix}:limit:{key}"], args=[window_ms])
+        except (RedisError, OSError, TimeoutError) as error:
+            self._ask_again_s = time.monotonic() + REDIS_PAUSE_S
+            log.warning("Redis does not count; this process does so alone", error=str(error))
+            return None
+        return int(count), max(0, int(left_ms)) / 1000
 
 
 class Limits:
@@ -134,9 +166,22 @@ class Limits:
     async def order_action(self, who: str, tier: str) -> Window:
         return await self._count("orders", who, self.tier(tier).order_actions_a_second, 1)
 
-    async def attempt(self, what: str, who: str, limit: int, window_s: float) -> Window:
-        """Count one of anything else, a failed log-in for example."""
-        return await self._count(what, who, limit, window_s)
+    async def login(self, username: str, address: str) -> None:
+        """Refuse a log-in after too many wrong ones: of one name from one address, from one address, of one name.
+
+        Raises:
+            RateLimited: the message says when to come back.
+        """
+        for key, limit in _login_keys(username, address):
+            count, left_s = await self._counter.look(key)
+            if count >= limit:
+                refused_total.labels("login").inc()
+                wait_s = max(1, math.ceil(left_s))
+                raise RateLimited(f"too many failed log-ins; try again in {wait_s} s", retry_after=wait_s)
+
+    async def login_failed(self, username: str, address: str) -> None:
+        for key, _ in _login_keys(username, address):
+            await self._counter.hit(key, LOGIN_WINDOW_S)
 
     async def _count(self, what: str, who: str, limit: int, window_s: float) -> Window:
         count, reset_s = await self._counter.hit(f"{what}:{who}", window_s)
@@ -146,8 +191,18 @@ class Limits:
         return window
 
 
-def make_limits() -> Limits:
-    """Return limits as configured, over Redis where there is one."""
+def _login_keys(username: str, address: str) -> list[tuple[str, int]]:
+    name = hashlib.sha256(username.lower().encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    return [
+        (f"login:{name}:{address}", FAILED_LOGINS_A_PAIR),
+        (f"login:{address}", FAILED_LOGINS_AN_ADDRESS),
+        (f"login:{name}", FAILED_LOGINS_A_NAME),
+    ]
+
+
+@cache
+def current_limits() -> Limits:
+    """Return this process's limits as configured, over Redis where there is one."""
     tiers = {
         name: Tier(
             settings.RATE_REQUESTS_A_MINUTE[name],

@@ -2,6 +2,8 @@
 
 from typing import ClassVar
 
+from asgiref.sync import async_to_sync
+from django.conf import settings
 from drf_spectacular.utils import (
     OpenApiExample,
     OpenApiParameter,
@@ -15,7 +17,8 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from accounts import selectors, serializers, services
-from core.errors import Invalid
+from accounts.limits import current_limits
+from core.errors import Invalid, Unauthorized
 
 EXAMPLE = OpenApiExample("a user", {"username": "alice", "password": "password123"}, request_only=True)
 WRONG = OpenApiResponse(description="Wrong credentials; the same words whether or not the user exists.")
@@ -78,7 +81,18 @@ class LoginView(_Public):
         """Give tokens for a name and a password."""
         data = self.serializer_class(data=request.data)
         data.is_valid(raise_exception=True)
-        return Response(serializers.tokens(services.login(**data.validated_data)))
+        return Response(serializers.tokens(self._login(address_of(request), **data.validated_data)))
+
+    def _login(self, address: str, *, username: str, password: str) -> services.Session:
+        if not settings.RATE_LIMITS:
+            return services.login(username=username, password=password)
+        limits = current_limits()
+        async_to_sync(limits.login)(username, address)
+        try:
+            return services.login(username=username, password=password)
+        except Unauthorized:
+            async_to_sync(limits.login_failed)(username, address)
+            raise
 
 
 class RefreshView(_Public):
@@ -128,6 +142,11 @@ class KeyView(APIView):
     def delete(self, request: Request, key_id: int) -> Response:
         """End a key at once, its sockets within seconds."""
         return Response(serializers.key(services.revoke_key(user_id=_user_id(request), key_id=key_id)))
+
+
+def address_of(request: Request) -> str:
+    """Return the client's address, as the throttle found it."""
+    return str(request.META.get("REMOTE_ADDR") or "unknown")
 
 
 def _user_id(request: Request) -> int:

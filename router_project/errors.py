@@ -20,6 +20,7 @@ from msgspec import Struct
 from rest_framework import exceptions
 from rest_framework.response import Response
 
+from accounts.limits import RateLimited
 from core import strict_json
 from core.errors import DomainError, Invalid, Malformed, NotFound, Refused, TooLarge, Unauthorized, Unavailable
 
@@ -40,6 +41,7 @@ STATUS: tuple[tuple[type[DomainError], int], ...] = (  # the first that fits
     (Unauthorized, 401),
     (NotFound, 404),
     (Unavailable, 503),
+    (RateLimited, 429),
     (Refused, 400),
     (DomainError, 400),
 )

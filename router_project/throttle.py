@@ -14,7 +14,7 @@ from asgiref.sync import sync_to_async
 from django.conf import settings
 
 from accounts import selectors, services
-from accounts.limits import Limits, Window, make_limits
+from accounts.limits import Limits, Window, current_limits
 from core.errors import Unauthorized
 from router_project.errors import answer
 
@@ -33,13 +33,14 @@ class Throttle:
 
     def __init__(self, app: App) -> None:
         self._app = app
-        self._limits: Limits | None = make_limits() if settings.RATE_LIMITS else None
+        self._limits: Limits | None = current_limits() if settings.RATE_LIMITS else None
         self._known: dict[str, tuple[str, str, float]] = {}  # credential → who, tier, until when
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
         if self._limits is None or scope["type"] != "http" or scope["path"].startswith(FREE):
             await self._app(scope, receive, send)
             return
+        scope = {**scope, "client": (address_of(scope), 0)}  # from here on the client's own, not its proxy's
         who, tier = await self._sender(scope)
         window = await self._limits.request(who, tier)
         if window.allowed and _is_order_action(scope):
@@ -69,7 +70,7 @@ class Throttle:
                 self._known[credential] = known
             if known[0]:
                 return known[0], known[1]
-        return f"address:{address_of(scope)}", ANONYMOUS
+        return f"address:{scope['client'][0]}", ANONYMOUS
 
 
 @sync_to_async(thread_sensitive=False)

@@ -2,8 +2,20 @@ import asyncio
 import uuid
 
 import pytest
+from django.conf import LazySettings
+from django.test import Client
 
-from accounts.limits import Counter, Limits, LocalCounter, RedisCounter, Tier
+from accounts.limits import (
+    FAILED_LOGINS_A_PAIR,
+    FAILED_LOGINS_AN_ADDRESS,
+    Counter,
+    Limits,
+    LocalCounter,
+    RateLimited,
+    RedisCounter,
+    Tier,
+    current_limits,
+)
 from tests import services
 
 TIERS = {"BASIC": Tier(requests_a_minute=10, order_actions_a_second=3, sockets=1, subscriptions=1)}
@@ -30,11 +42,29 @@ async def test_of_many_requests_at_once_exactly_the_allowed_number_passes(counte
 
 
 async def test_a_window_closes_after_its_time(counter: Counter) -> None:
+    counts = [(await counter.hit("x", 0.2))[0] for _ in range(3)]
+    assert counts == [1, 2, 3]
+    count, left_s = await counter.look("x")
+    assert (count, 0 < left_s <= 0.2) == (3, True)
+    await asyncio.sleep(left_s + 0.05)
+    assert (await counter.look("x"))[0] == 0
+    assert (await counter.hit("x", 0.2))[0] == 1
+
+
+async def test_failed_logins_are_limited_for_a_name_at_an_address_and_for_the_address(counter: Counter) -> None:
     limits = Limits(TIERS, counter)
-    windows = [await limits.attempt("login", "alice", 2, 0.2) for _ in range(3)]
-    assert [window.allowed for window in windows] == [True, True, False]
-    await asyncio.sleep(windows[-1].reset_s + 0.05)
-    assert (await limits.attempt("login", "alice", 2, 0.2)).allowed
+    for _ in range(FAILED_LOGINS_A_PAIR):
+        await limits.login("alice", "1.1.1.1")
+        await limits.login_failed("Alice", "1.1.1.1")
+    with pytest.raises(RateLimited) as refused:
+        await limits.login("ALICE", "1.1.1.1")
+    assert 1 <= int(str(refused.value.details["retry_after"])) <= 300
+    await limits.login("alice", "2.2.2.2")  # the owner, from elsewhere
+    await limits.login("bob", "1.1.1.1")
+    for number in range(FAILED_LOGINS_AN_ADDRESS - FAILED_LOGINS_A_PAIR):
+        await limits.login_failed(f"user{number}", "1.1.1.1")
+    with pytest.raises(RateLimited):
+        await limits.login("bob", "1.1.1.1")
 
 
 async def test_processes_share_one_count_over_redis() -> None:
@@ -43,3 +73,21 @@ async def test_processes_share_one_count_over_redis() -> None:
     processes = [Limits(TIERS, RedisCounter(services.REDIS_URL, prefix)) for _ in range(4)]
     windows = await asyncio.gather(*(limits.request("user:1", "BASIC") for limits in processes for _ in range(75)))
     assert sum(window.allowed for window in windows) == 10
+
+
+@pytest.mark.django_db
+def test_a_guesser_is_turned_away_while_others_log_in(client: Client, settings: LazySettings) -> None:
+    settings.RATE_LIMITS = True
+    current_limits.cache_clear()
+
+    def login(password: str) -> int:
+        body = {"username": "alice", "password": password}
+        return client.post("/login", body, content_type="application/json").status_code
+
+    body = {"username": "alice", "password": "password123"}
+    assert client.post("/register", body, content_type="application/json").status_code == 201
+    assert [login("wrong") for _ in range(FAILED_LOGINS_A_PAIR)] == [401] * FAILED_LOGINS_A_PAIR
+    assert login("password123") == 429
+    other = client.post("/login", body, content_type="application/json", REMOTE_ADDR="9.9.9.9")
+    assert other.status_code == 200
+    current_limits.cache_clear()

@@ -1,11 +1,13 @@
 import asyncio
 import uuid
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from django.conf import LazySettings
 
 from accounts import services
+from accounts.limits import current_limits
 from accounts.models import User
 from router_project.throttle import Throttle
 
@@ -18,12 +20,14 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 
 
 @pytest.fixture
-def throttle(settings: LazySettings) -> Throttle:
+def throttle(settings: LazySettings) -> Iterator[Throttle]:
     settings.RATE_LIMITS = True
     settings.RATE_REQUESTS_A_MINUTE = {"ANONYMOUS": 3, "BASIC": 5, "PREMIUM": 50}
     settings.RATE_ORDER_ACTIONS_A_SECOND = {"ANONYMOUS": 1, "BASIC": 2, "PREMIUM": 20}
     settings.TRUSTED_PROXIES = frozenset({"10.0.0.1"})
-    return Throttle(app)
+    current_limits.cache_clear()
+    yield Throttle(app)
+    current_limits.cache_clear()
 
 
 async def ask(
