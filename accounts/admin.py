@@ -1,8 +1,12 @@
-from django.contrib import admin
+from typing import Any
+
+from django.contrib import admin, messages
 from django.contrib.auth.admin import UserAdmin
 from django.contrib.auth.forms import AdminUserCreationForm, UserChangeForm
+from django.db.models import QuerySet
+from django.http import HttpRequest
 
-from accounts.models import User
+from accounts.models import Tier, User
 
 
 class UserForm(UserChangeForm):  # type: ignore[type-arg]
@@ -31,3 +35,39 @@ class AccountAdmin(UserAdmin):  # type: ignore[type-arg]
         ("Permissions", {"fields": ("is_active", "is_staff", "is_superuser", "groups", "user_permissions")}),
         ("Dates", {"fields": ("last_login", "date_joined")}),
     )
+    actions = ("disable", "enable", "make_premium", "make_basic")
+
+    @admin.action(description="Disable: end tokens, keys and sockets", permissions=["change"])
+    def disable(self, request: HttpRequest, users: "QuerySet[User]") -> None:
+        others = users.exclude(pk=request.user.pk or 0)
+        if others.count() < users.count():
+            self.message_user(request, "you cannot disable yourself", messages.ERROR)
+        self._set(request, others, "disabled", is_active=False)
+
+    @admin.action(description="Enable", permissions=["change"])
+    def enable(self, request: HttpRequest, users: "QuerySet[User]") -> None:
+        self._set(request, users, "enabled", is_active=True)
+
+    @admin.action(description="Change the tier to PREMIUM", permissions=["change"])
+    def make_premium(self, request: HttpRequest, users: "QuerySet[User]") -> None:
+        self._set(request, users, "tier PREMIUM", tier=Tier.PREMIUM)
+
+    @admin.action(description="Change the tier to BASIC", permissions=["change"])
+    def make_basic(self, request: HttpRequest, users: "QuerySet[User]") -> None:
+        self._set(request, users, "tier BASIC", tier=Tier.BASIC)
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+        """Say why a user who traded stays: not for want of a permission."""
+        to_delete, counts, needed, protected = super().get_deleted_objects(objs, request)
+        if protected:
+            needed = set()
+            self.message_user(request, "whoever traded stays in the ledger: disable them instead", messages.WARNING)
+        return to_delete, counts, needed, protected
+
+    def _set(self, request: HttpRequest, users: "QuerySet[User]", done: str, **values: Any) -> None:
+        """Change users, and note it in each one's history."""
+        changed = list(users.exclude(**values))
+        User.objects.filter(pk__in=[user.pk for user in changed]).update(**values)
+        for user in changed:
+            self.log_change(request, user, done)
+        self.message_user(request, f"{done}: {len(changed)}", messages.SUCCESS)
