@@ -1,0 +1,527 @@
+"""The matcher on the real database, with a touch and messages that the test sends itself."""
+
+import asyncio
+import contextlib
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from channels.layers import get_channel_layer
+from django.db import connection, connections
+from hypothesis import given
+from hypothesis import strategies as st
+
+from accounts.models import User
+from core.account import Fees
+from core.events import Side
+from core.instruments import parse_instrument
+from core.orders import OrderType, Status, Terms
+from core.touch import Best
+from marketdata.batches import QuoteSlot
+from marketdata.hub import Hub
+from tests.marketdata.test_hub import Feeds
+from tests.trading.desk import BTC, units
+from trading import audit, leadership, matcher, models, publish
+from trading.commands import Amend, Cancel, CancelAll, Command, Deposit, Place
+from trading.exchange import Exchange
+from trading.market import market
+from trading.matcher import Matcher
+from trading.services import written
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(60)]
+
+T = TypeVar("T")
+
+VENUES = ("binance", "okx", "kraken")
+WAIT_S = 10.0
+
+
+@pytest.fixture
+def database(transactional_db: None, tmp_path: Path) -> Iterator[None]:
+    """On SQLite a copy of the tests' database in a file: in memory, readers and writers lock each other out."""
+    if connection.vendor != "sqlite":
+        yield
+        return
+    in_memory = connection.settings_dict["NAME"]
+    connection.ensure_connection()
+    kept = connection.connection  # the database in memory lives as long as its last connection
+    path = str(tmp_path / "router.sqlite3")
+    with contextlib.closing(sqlite3.connect(path)) as copy:
+        kept.backup(copy)
+    connection.connection = None
+    connections.databases["default"]["NAME"] = path
+    yield
+    connection.close()
+    connections.databases["default"]["NAME"] = in_memory
+    connection.connection = kept
+
+
+@pytest.fixture
+def alice(database: None) -> int:
+    return int(User.objects.create(username="alice", password="!").pk)
+
+
+class Floor:
+    """A hub that is fed by hand, an exchange, and as many matchers as the test wants."""
+
+    def __init__(self) -> None:
+        self.layer = get_channel_layer()
+        self.feeds = Feeds(self.layer)
+        self.hub = Hub(self.layer, [parse_instrument(BTC), parse_instrument("ETH-USDT")], VENUES)
+        self.exchanges: list[Exchange] = []
+        self.exchange = self.new_exchange()
+        self.tasks: list[asyncio.Task[None]] = []
+        self._tokens = 0
+
+    def new_exchange(self) -> Exchange:
+        exchange = Exchange(
+            lambda instrument, side: market(self.hub.board(instrument), side, now_ns=time.time_ns()),
+            is_live=self.hub.is_live,
+            fees=Fees(),
+            told=publish.Teller(asyncio.get_running_loop()),
+        )
+        self.exchanges.append(exchange)
+        return exchange
+
+    async def open(self) -> None:
+        await self.layer.flush()
+        await self.hub.start()
+        await self.hub.listening.wait()
+        await self.feeds.touch(states=dict.fromkeys(VENUES, "live"))
+        await eventually(lambda: all(map(self.hub.is_live, VENUES)))
+
+    async def close(self) -> None:
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        for exchange in self.exchanges:
+            await asyncio.to_thread(exchange.stop)
+        await self.hub.stop()
+
+    async def matcher(self, exchange: Exchange | None = None, *, leads: bool = True) -> Matcher:
+        """Start a matcher; return it when it knows the open orders, and leads."""
+        made = Matcher(self.hub, exchange or self.exchange, self.layer)
+        self.tasks.append(asyncio.create_task(made.run()))
+        await asyncio.wait_for(made.loaded.wait(), WAIT_S)
+        if leads:
+            await eventually(lambda: made.leadership.held == frozenset(self.hub.instruments))
+        return made
+
+    async def stop(self, index: int = 0) -> None:
+        """End a matcher as a process's end does."""
+        task = self.tasks.pop(index)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    async def quote(self, venue: str, bid: str | None, ask: str | None, at: str = BTC) -> None:
+        sides = [None if price is None else Decimal(price) for price in (bid, ask)]
+        sizes = [None if price is None else Decimal("0.5") for price in sides]
+        await self.feeds.touch(QuoteSlot(venue, at, sides[0], sizes[0], sides[1], sizes[1], None, time.time_ns()))
+
+    async def do(self, command: Command, exchange: Exchange | None = None) -> Any:
+        return await written((exchange or self.exchange).submit(command))
+
+    async def order(self, account_id: int, side: str, quantity: str, price: str, at: str = BTC) -> Any:
+        self._tokens += 1
+        terms = Terms(f"t-{self._tokens}", at, Side(side), OrderType.LIMIT, units(price), units(quantity))
+        return await self.do(Place(account_id, terms))
+
+
+async def eventually(true: Callable[[], bool], within_s: float = WAIT_S) -> None:
+    """Wait until something that has no event of its own is true."""
+    async with asyncio.timeout(within_s):
+        while not true():  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+async def floor(database: None) -> AsyncIterator[Floor]:
+    floor = Floor()
+    await floor.open()
+    yield floor
+    await floor.close()
+
+
+def order_now(order_id: str) -> models.Order:
+    return models.Order.objects.get(id=order_id)
+
+
+async def read(call: Callable[..., T], *args: Any, **named: Any) -> T:
+    """Use the database in a thread, and leave no connection behind."""
+
+    def run() -> T:
+        try:
+            return call(*args, **named)
+        finally:
+            connections.close_all()
+
+    return await asyncio.to_thread(run)
+
+
+async def stored(order_id: str) -> models.Order:
+    return await read(order_now, order_id)
+
+
+async def filled(floor: Floor, order_id: str, within_s: float = WAIT_S) -> models.Order:
+    """Wait until an order is filled, and return it."""
+    async with asyncio.timeout(within_s):
+        while (order := await stored(order_id)).status != Status.FILLED:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+    return order
+
+
+async def fills(account_id: int) -> list[models.Fill]:
+    return await read(lambda: list(models.Fill.objects.filter(account_id=account_id).order_by("seq")))
+
+
+async def proved() -> list[audit.Finding]:
+    return await read(audit.verify)
+
+
+async def settled(made: Matcher) -> None:
+    """Wait until nothing is under way."""
+    await eventually(lambda: not made._settling and not made._doubtful)
+
+
+# -- one matcher
+
+
+async def test_a_resting_buy_fills_at_the_ask_that_reaches_it_and_says_where(floor: Floor, alice: int) -> None:
+    made = await floor.matcher()
+    await floor.do(Deposit(alice, "USDT", units(100000)))
+    await floor.quote("okx", "49990", "50000")
+    done = await floor.order(alice, "buy", "1", "49999")
+    await eventually(lambda: len(made) == 1)
+    await floor.quote("kraken", "49980", "49998.5")
+    order = await filled(floor, done.order.order_id)
+    (fill,) = await fills(alice)
+    assert (fill.price, fill.venue, fill.liquidity, order.venue) == (units("49998.5"), "kraken", "maker", "kraken")
+    assert '"exchange":"kraken"' in fill.touch
+    assert len(made) == 0
+    assert await proved() == []
+
+
+async def test_a_resting_sell_fills_at_the_bid_that_reaches_it(floor: Floor, alice: int) -> None:
+    await floor.matcher()
+    await floor.do(Deposit(alice, "ETH", units(2)))
+    await floor.quote("okx", "2999", "3001", at="ETH-USDT")
+    done = await floor.order(alice, "sell", "2", "3000", at="ETH-USDT")
+    await floor.quote("okx", "3000.5", "3001", at="ETH-USDT")
+    await filled(floor, done.order.order_id)
+    assert [(fill.price, fill.venue) for fill in await fills(alice)] == [(units("3000.5"), "okx")]
+
+
+async def test_a_price_that_came_and_went_before_the_commit_still_counts(floor: Floor, alice: int) -> None:
+    made = await floor.matcher()
+    await floor.do(Deposit(alice, "USDT", units(100000)))
+    await floor.quote("okx", "49990", "50000")
+    done = await floor.order(alice, "buy", "1", "49999")
+    await eventually(lambda: len(made) == 1)
+    await floor.quote("okx", "49990", "49999")
+    await floor.quote("okx", "49990", "50000")
+    await filled(floor, done.order.order_id)
+    assert [fill.price for fill in await fills(alice)] == [units("49999")]
+
+
+async def test_an_order_that_a_touch_passed_while_it_was_written_is_checked_when_it_is_told(
+    floor: Floor, alice: int
+) -> None:
+    await floor.matcher()
+    await floor.do(Deposit(alice, "USDT", units(100000)))
+    done = await floor.order(alice, "buy", "1", "49999")
+    assert done.order.is_open, "no venue quotes yet"
+    board = floor.hub.board(BTC)
+    # The touch reaches the matcher before the notice of the order does, so its change alone says nothing.
+    board.quote("okx", QuoteSlot("okx", BTC, None, None, Decimal(49000), Decimal(1), None, 1), time.time_ns())
+    await filled(floor, done.order.order_id)
+
+
+async def test_what_a_stale_venue_showed_does_not_fill(floor: Floor, alice: int) -> None:
+    made = await floor.matcher()
+    await floor.do(Deposit(alice, "USDT", units(100000)))
+    await floor.quote("okx", "49990", "50000")
+    await floor.feeds.touch(states={"kraken": "stale"})
+    done = await floor.order(alice, "buy", "1", "49999")
+    await eventually(lambda: len(made) == 1)
+    await floor.quote("kraken", "49000", "49001")
+    await floor.quote("okx", "49990", "50000.5")
+    await eventually(lambda: ask_of(floor) == ("50000.5", "okx"))
+    await settled(made)
+    assert (await stored(done.order.order_id)).status == "open"
+    await floor.feeds.touch(states={"okx": "stale", "binance": "stale"})
+    await eventually(lambda: floor.hub.touch(BTC).ask is None)
+    await floor.feeds.touch(states={"kraken": "live"})
+    await floor.quote("kraken", "49000", "49001")
+    await filled(floor, done.order.order_id)
+    assert [(fill.price, fill.venue) for fill in await fills(alice)] == [(units("49001"), "kraken")]
+
+
+def ask_of(floor: Floor) -> tuple[str, str] | None:
+    ask = floor.hub.touch(BTC).ask
+    return None if ask is None else (str(ask.price), ask.venue)
+
+
+async def test_amended_and_cancelled_orders_are_followed(floor: Floor, alice: int) -> None:
+    made = await floor.matcher()
+    await floor.do(Deposit(alice, "USDT", units(100000)))
+    await floor.quote("okx", "49990", "50000")
+    moved = await floor.order(alice, "buy", "0.1", "49000")
+    gone = await floor.order(alice, "buy", "0.1", "49000")
+    await eventually(lambda: len(made) == 2)
+    await floor.do(Amend(alice, moved.order.order_id, units("49500"), None))
+    await floor.do(Cancel(alice, gone.order.order_id))
+    await eventually(lambda: len(made) == 1)
+    await floor.quote("okx", "49000", "49500")
+    order = await filled(floor, moved.order.order_id)
+    assert order.price == units("49500")
+    await floor.quote("okx", "40000", "41000")
+    await settled(made)
+    assert (await stored(gone.order.order_id)).status == "cancelled"
+    assert await proved() == []
+
+
+async def test_more_orders_than_may_wait_at_once_all_fill_at_the_price_that_crossed_them(
+    floor: Floor, alice: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(matcher, "OUTSTANDING_MAX", 7)
+    monkeypatch.setattr(matcher, "CROSSED_AT_ONCE_MAX", 10)
+    made = await floor.matcher()
+    await floor.do(Deposit(alice, "USDT", units(1_000_000)))
+    await floor.quote("okx", "49990", "50000")
+    for number in range(64):
+        await floor.order(alice, "buy", "0.001", str(49000 + number))
+    await eventually(lambda: len(made) == 64)
+    most = 0
+
+    def watch(_instrument: str) -> None:
+        nonlocal most
+        most = max(most, made._outstanding)
+
+    floor.hub.touch_listeners.append(watch)
+    await floor.quote("okx", "48000", "49000")
+    await floor.quote("okx", "49990", "50000")
+    await eventually(lambda: len(made) == 0)
+    await settled(made)
+    made_fills = await fills(alice)
+    assert len(made_fills) == 64
+    assert {fill.price for fill in made_fills} == {units("49000")}
+    assert 0 < most <= 7
+    assert await proved() == []
+
+
+async def test_orders_are_filled_best_price_first(floor: Floor, alice: int) -> None:
+    made = await floor.matcher()
+    await floor.do(Deposit(alice, "USDT", units(1_000_000)))
+    prices = ["100", "300", "200", "300"]
+    orders = [(await floor.order(alice, "buy", "0.01", price)).order.order_id for price in prices]
+    await eventually(lambda: len(made) == 4)
+    await floor.quote("okx", "40", "50")
+    for order_id in orders:
+        await filled(floor, order_id)
+    in_turn = [fill.order_id for fill in await fills(alice)]
+    assert in_turn == [orders[1], orders[3], orders[2], orders[0]]
+
+
+# -- what goes wrong
+
+
+async def test_an_order_that_nobody_told_of_is_found_by_the_sweep(floor: Floor, alice: int) -> None:
+    await floor.matcher()
+    silent = floor.new_exchange()
+    silent.told = lambda outcome: None
+    await floor.do(Deposit(alice, "USDT", units(100000)))
+    await floor.quote("okx", "49990", "50000")
+    terms = Terms("quiet", BTC, Side.BUY, OrderType.LIMIT, units("49999"), units(1))
+    done = await floor.do(Place(alice, terms), silent)
+    await floor.quote("okx", "49990", "49999")
+    await filled(floor, done.order.order_id, within_s=3.0)
+
+
+async def test_a_cancellation_that_nobody_told_of_is_found_by_the_comparison(
+    floor: Floor, alice: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = await floor.matcher()
+    silent = floor.new_exchange()
+    silent.told = lambda outcome: None
+    await floor.do(Deposit(alice, "USDT", units(100000)))
+    for _ in range(5):
+        await floor.order(alice, "buy", "1", "10")
+    await eventually(lambda: len(made) == 5)
+    await floor.do(CancelAll(alice), silent)
+    monkeypatch.setattr(matcher, "COMPARE_S", 0.0)
+    await eventually(lambda: len(made) == 0)
+
+
+async def test_a_cancelled_order_still_in_the_index_is_not_filled(floor: Floor, alice: int) -> None:
+    made = await floor.matcher()
+    silent = floor.new_exchange()
+    silent.told = lambda outcome: None
+    await floor.do(Deposit(alice, "USDT", units(100000)))
+    done = await floor.order(alice, "buy", "1", "10")
+    await eventually(lambda: len(made) == 1)
+    await floor.do(Cancel(alice, done.order.order_id), silent)
+    await floor.quote("okx", "8", "9")
+    await eventually(lambda: len(made) == 0)
+    await settled(made)
+    assert await fills(alice) == []
+
+
+async def test_orders_are_put_back_while_nothing_can_be_written_and_filled_later(floor: Floor, alice: int) -> None:
+    class Down(Exchange):
+        down = True
+
+        def apply(self, commands: Any) -> Any:
+            if self.down:
+                from django.db import OperationalError
+
+                raise OperationalError("the database is away")
+            return super().apply(commands)
+
+    ill = Down(
+        lambda instrument, side: market(floor.hub.board(instrument), side, now_ns=time.time_ns()),
+        is_live=floor.hub.is_live, fees=Fees(),
+    )  # fmt: skip
+    floor.exchanges.append(ill)
+    made = await floor.matcher(ill)
+    await floor.do(Deposit(alice, "USDT", units(100000)))
+    done = [await floor.order(alice, "buy", "0.1", "10") for _ in range(3)]
+    await eventually(lambda: len(made) == 3)
+    await floor.quote("okx", "8", "9")
+    await eventually(lambda: made._retry_s > 0)
+    await eventually(lambda: len(made) == 3)
+    ill.down = False
+    for one in done:
+        await filled(floor, one.order.order_id)
+    assert await proved() == []
+
+
+async def test_orders_of_a_disabled_user_do_not_keep_the_matcher_busy(floor: Floor, alice: int) -> None:
+    made = await floor.matcher()
+    await floor.do(Deposit(alice, "USDT", units(100000)))
+    done = await floor.order(alice, "buy", "1", "10")
+    await eventually(lambda: len(made) == 1)
+    await read(User.objects.filter(pk=alice).update, is_active=False)
+    await floor.quote("okx", "8", "9")
+    await eventually(lambda: len(made) == 0)
+    await settled(made)
+    before = floor.exchange._writer.batches
+    for bid in ("7", "6", "5"):
+        await floor.quote("okx", bid, "9")
+    await eventually(lambda: floor.hub.touch(BTC).bid.price == 5)  # type: ignore[union-attr]
+    assert floor.exchange._writer.batches == before
+    assert (await stored(done.order.order_id)).status == "open"
+
+
+async def test_prices_that_money_cannot_express_fill_nothing_and_stop_nothing(floor: Floor, alice: int) -> None:
+    made = await floor.matcher()
+    await floor.do(Deposit(alice, "USDT", units(100000)))
+    done = await floor.order(alice, "buy", "1", "10")
+    await eventually(lambda: len(made) == 1)
+    for ask in ("9.123456789", "1e-30", "0.1e-400"):
+        await floor.quote("okx", None, ask)
+    await floor.quote("okx", "1e+30", None)
+    await eventually(lambda: floor.hub.touch(BTC).bid is not None)
+    assert (await stored(done.order.order_id)).status == "open"
+    await floor.quote("okx", None, "9.12345678")
+    await filled(floor, done.order.order_id)
+
+
+@given(price=st.decimals(allow_nan=False, allow_infinity=False))
+def test_a_best_price_is_units_or_nothing(price: Decimal) -> None:
+    found = matcher._units(Best(price, Decimal(1), "okx", 0))
+    assert found is None or Decimal(found).scaleb(-8) == price
+
+
+# -- restarts, and several at once
+
+
+async def test_a_new_matcher_knows_what_rested_before_it_and_fills_what_is_crossed_by_then(
+    floor: Floor, alice: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(matcher, "PAGE", 3)
+    await floor.do(Deposit(alice, "USDT", units(100000)))
+    orders = [(await floor.order(alice, "buy", "0.1", str(100 + number))).order.order_id for number in range(10)]
+    await floor.quote("okx", "104", "105")
+    await eventually(lambda: floor.hub.touch(BTC).ask is not None)
+    made = await floor.matcher()
+    for order_id in orders[5:]:
+        await filled(floor, order_id)
+    await settled(made)
+    assert len(made) == 5
+    await floor.stop()
+    again = await floor.matcher()
+    assert len(again) == 5
+    assert [(await stored(order_id)).status for order_id in orders[:5]] == ["open"] * 5
+    assert await proved() == []
+
+
+async def test_one_of_two_matchers_leads_and_the_other_takes_over(floor: Floor, alice: int) -> None:
+    first = await floor.matcher()
+    second = await floor.matcher(floor.new_exchange(), leads=False)
+    await floor.do(Deposit(alice, "USDT", units(100000)))
+    one = await floor.order(alice, "buy", "0.1", "100")
+    other = await floor.order(alice, "buy", "0.1", "50")
+    await eventually(lambda: len(first) == len(second) == 2)
+    await floor.quote("okx", "99", "100")
+    await filled(floor, one.order.order_id)
+    assert (len(first.leadership.held), second.leadership.held) == (2, frozenset())
+    assert second._exchange._writer.commands == 0
+    await eventually(lambda: len(second) == 1)
+    await floor.stop(0)
+    await eventually(lambda: len(second.leadership.held) == 2, within_s=5.0)
+    await floor.quote("okx", "49", "50")
+    await filled(floor, other.order.order_id)
+    assert second._exchange._writer.commands == 1
+
+
+async def test_two_that_both_believe_to_lead_fill_each_order_once(floor: Floor, alice: int) -> None:
+    first = await floor.matcher()
+    second = await floor.matcher(floor.new_exchange(), leads=False)
+    second.leadership.held = frozenset(floor.hub.instruments)
+    await floor.do(Deposit(alice, "USDT", units(1_000_000)))
+    for number in range(200):
+        await floor.order(alice, "buy", "0.01", str(100 + number))
+    await eventually(lambda: len(first) == len(second) == 200)
+    await floor.quote("okx", "99", "100")
+    await eventually(lambda: len(first) == len(second) == 0)
+    await settled(first)
+    await settled(second)
+    made = await fills(alice)
+    assert len(made) == len({fill.order_id for fill in made}) == 200
+    assert first._exchange._writer.commands > 200
+    assert second._exchange._writer.commands == 200
+    assert await proved() == []
+
+
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has no connection to lose")
+async def test_a_leader_that_loses_its_connection_stops_at_once_and_leads_again(floor: Floor, alice: int) -> None:
+    made = await floor.matcher()
+
+    def cut() -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'router matcher'"
+            )
+
+    lost: list[bool] = []
+    changed = made.leadership._changed
+
+    def watch() -> None:
+        lost.append(not made.leadership.held)
+        changed()
+
+    made.leadership._changed = watch
+    began_s = time.monotonic()
+    await read(cut)
+    await eventually(lambda: lost == [True], within_s=leadership.POLL_S)
+    assert time.monotonic() - began_s < leadership.POLL_S
+    await eventually(lambda: lost == [True, False])
+
+
+def test_the_keys_of_two_instruments_differ_and_stay() -> None:
+    assert leadership.lock_key("BTC-USDT") != leadership.lock_key("ETH-USDT")
+    assert leadership.lock_key("BTC-USDT") == -3285189730900177339, "old and new processes must agree"
