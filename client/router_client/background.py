@@ -111,7 +111,7 @@ class BackgroundStreams:
         thread.join(STOP_S)
 
     def _started(self) -> "AsyncAPIClient":
-        from router_client.async_client import AsyncAPIClient  # noqa: PLC0415 - it builds on this module's neighbours
+        from router_client.async_client import AsyncAPIClient
 
         with self._lock:
             if self._client is None:

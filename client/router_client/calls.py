@@ -1,6 +1,6 @@
 """Every route of the router as a value: what to send, what comes back, and whether it may be sent twice."""
 
-import uuid
+import secrets
 from collections.abc import Mapping
 from datetime import datetime
 from decimal import ROUND_HALF_EVEN, Decimal
@@ -14,6 +14,7 @@ from router_client import wire
 from router_client.models import (
     ALL,
     ApiKey,
+    ApiKeys,
     Balances,
     BasicAccount,
     Deposited,
@@ -33,6 +34,8 @@ from router_client.wire import Number
 
 T = TypeVar("T")
 
+TOKEN_ID_BYTES = 10  # of chance: unique among an account's orders
+NO_NAMES = frozenset({"", ".", ".."})  # as a path they would name something else
 TICK = Decimal("1E-8")  # of every price, quantity and amount
 
 
@@ -82,8 +85,8 @@ def refresh(refresh_token: str) -> Call[Tokens]:
     return Call("POST", "/token/refresh", Tokens, body=body, repeat=Repeat.SAFE, public=True)
 
 
-def api_keys() -> Call[list[ApiKey]]:
-    return get("/api-keys", list[ApiKey])
+def api_keys() -> Call[ApiKeys]:
+    return get("/api-keys", ApiKeys)
 
 
 def create_api_key(name: str) -> Call[ApiKey]:
@@ -154,19 +157,19 @@ def balance() -> Call[Balances]:
     return get("/balance", Balances)
 
 
-def reset_account(balances: Mapping[str, Number] | None) -> Call[bytes]:
+def reset_account(balances: Mapping[str, Number] | None) -> Call[Balances]:
     body: dict[str, Any] = {}
     if balances is not None:
         body = {"balances": {asset: wire.exact(amount, asset) for asset, amount in balances.items()}}
-    return Call("POST", "/account/reset", bytes, body=body)
+    return Call("POST", "/account/reset", Balances, body=body)
 
 
-def fills(*, symbol: str | None, limit: int | None, cursor: str | None) -> Call[FillPage]:
-    return get("/fills", FillPage, {"symbol": symbol, "limit": limit, "cursor": cursor})
+def fills(*, symbol: str | None, order: str | None, limit: int | None, cursor: str | None) -> Call[FillPage]:
+    return get("/fills", FillPage, {"symbol": symbol, "order": order, "limit": limit, "cursor": cursor})
 
 
-def ledger(*, asset: str | None, limit: int | None, cursor: str | None) -> Call[LedgerPage]:
-    return get("/ledger", LedgerPage, {"asset": asset, "limit": limit, "cursor": cursor})
+def ledger(*, asset: str | None, kind: str | None, limit: int | None, cursor: str | None) -> Call[LedgerPage]:
+    return get("/ledger", LedgerPage, {"asset": asset, "kind": kind, "limit": limit, "cursor": cursor})
 
 
 def csv(path: str) -> Call[str]:
@@ -200,7 +203,7 @@ def new_order(
 ) -> NewOrder:
     """Return an order to send, under a token id of its own where none is given."""
     return NewOrder(
-        token_id or str(uuid.uuid4()),
+        token_id or _new_token_id(),
         symbol,
         side,
         wire.exact(quantity, "quantity"),
@@ -250,9 +253,9 @@ def cancel_order(token_id: str) -> Call[Order]:
     return Call("DELETE", _order_path(token_id), Order)
 
 
-def cancel_all(symbol: str | None) -> Call[bytes]:
+def cancel_all(symbol: str | None) -> Call[OrderPage]:
     params = {} if symbol is None else {"symbol": symbol}
-    return Call("DELETE", "/orders", bytes, params, repeat=Repeat.SAFE)
+    return Call("DELETE", "/orders", OrderPage, params, repeat=Repeat.SAFE)
 
 
 class NewTwap(Struct, frozen=True, omit_defaults=True):
@@ -286,7 +289,7 @@ def new_twap(
     token_id: str | None,
 ) -> NewTwap:
     return NewTwap(
-        token_id or str(uuid.uuid4()),
+        token_id or _new_token_id(),
         symbol,
         side,
         wire.exact(total_quantity, "total_quantity"),
@@ -312,11 +315,14 @@ def stop_twap(order_id: str) -> Call[TwapOrder]:
 # -- words
 
 
-def orders_of(body: bytes) -> list[Order]:
-    """Read what `DELETE /orders` answers: the orders, alone or under "orders"."""
-    if body.lstrip().startswith(b"["):
-        return wire.decode(body, list[Order])
-    return wire.decode(body, OrderPage).orders if body else []
+def fields(body: NewOrder | Change) -> dict[str, Any]:
+    """Return what a body says, by name."""
+    given = {name: getattr(body, name) for name in body.__struct_fields__}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _new_token_id() -> str:
+    return secrets.token_hex(TOKEN_ID_BYTES)
 
 
 def _symbol(symbol: str) -> str:
@@ -324,9 +330,8 @@ def _symbol(symbol: str) -> str:
 
 
 def _order_path(token_id: str) -> str:
-    """Name an order; an empty id must not become the address of all orders."""
-    if not token_id:
-        raise ValueError("the token id is empty")
+    if token_id in NO_NAMES:
+        raise ValueError(f"no order is called {token_id!r}")
     return f"/orders/{_quoted(token_id)}"
 
 
@@ -348,5 +353,3 @@ def _seconds(moment: Number | datetime | None) -> str | None:
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else str(value)
-
-

@@ -123,7 +123,7 @@ class APIClient:
 
     def api_keys(self) -> list[ApiKey]:
         """Return the account's keys, without their secrets."""
-        return self._call(calls.api_keys())
+        return self._call(calls.api_keys()).api_keys
 
     def create_api_key(self, name: str = "") -> ApiKey:
         """Make a key. Its `api_key` is shown this once."""
@@ -190,34 +190,46 @@ class APIClient:
         """Return every asset's balance."""
         return self._call(calls.balance())
 
-    def reset_account(self, balances: Mapping[str, Number] | None = None) -> None:
-        """Cancel everything and start again with nothing, or with these balances."""
-        self._call(calls.reset_account(balances))
+    def reset_account(self, balances: Mapping[str, Number] | None = None) -> Balances:
+        """Cancel everything and start again with nothing, or with these balances; history stays."""
+        return self._call(calls.reset_account(balances))
 
     def fills(
-        self, *, symbol: str | None = None, limit: int | None = None, cursor: str | None = None
+        self,
+        *,
+        symbol: str | None = None,
+        order: str | None = None,
+        limit: int | None = None,
+        cursor: str | None = None,
     ) -> FillPage:
-        """Return a page of receipts, newest first."""
-        return self._call(calls.fills(symbol=symbol, limit=limit, cursor=cursor))
+        """Return a page of receipts, newest first; maybe those of a symbol, or of one order (its token id)."""
+        return self._call(calls.fills(symbol=symbol, order=order, limit=limit, cursor=cursor))
 
-    def iter_fills(self, *, symbol: str | None = None) -> Iterator[Fill]:
+    def iter_fills(self, *, symbol: str | None = None, order: str | None = None) -> Iterator[Fill]:
         """Yield all receipts, newest first, page by page."""
-        page = self.fills(symbol=symbol)
+        page = self.fills(symbol=symbol, order=order)
         yield from page.fills
         while page.next_cursor:
-            page = self.fills(symbol=symbol, cursor=page.next_cursor)
+            page = self.fills(symbol=symbol, order=order, cursor=page.next_cursor)
             yield from page.fills
 
-    def ledger(self, *, asset: str | None = None, limit: int | None = None, cursor: str | None = None) -> LedgerPage:
-        """Return a page of the ledger, newest first."""
-        return self._call(calls.ledger(asset=asset, limit=limit, cursor=cursor))
+    def ledger(
+        self,
+        *,
+        asset: str | None = None,
+        kind: str | None = None,
+        limit: int | None = None,
+        cursor: str | None = None,
+    ) -> LedgerPage:
+        """Return a page of the ledger, newest first; kinds are deposit, credit, fill, fee and reset."""
+        return self._call(calls.ledger(asset=asset, kind=kind, limit=limit, cursor=cursor))
 
-    def iter_ledger(self, *, asset: str | None = None) -> Iterator[Entry]:
+    def iter_ledger(self, *, asset: str | None = None, kind: str | None = None) -> Iterator[Entry]:
         """Yield all entries, newest first, page by page."""
-        page = self.ledger(asset=asset)
+        page = self.ledger(asset=asset, kind=kind)
         yield from page.entries
         while page.next_cursor:
-            page = self.ledger(asset=asset, cursor=page.next_cursor)
+            page = self.ledger(asset=asset, kind=kind, cursor=page.next_cursor)
             yield from page.entries
 
     def fills_csv(self) -> str:
@@ -282,7 +294,7 @@ class APIClient:
 
     def cancel_all(self, symbol: str | None = None) -> list[Order]:
         """End all open orders, or those of one symbol; return them."""
-        return calls.orders_of(self._call(calls.cancel_all(symbol)))
+        return self._call(calls.cancel_all(symbol)).orders
 
     def place_twap(
         self,

@@ -15,7 +15,7 @@ class RouterError(Exception):
     """Anything that this client raises about the router."""
 
     def __init__(self, message: str, *, code: str = "error", status: int | None = None, detail: Any = None) -> None:
-        """`code` is the server's stable word, `status` of HTTP (None on the WebSocket), `detail` as the server sent it."""
+        """`code` is the router's stable word, `status` that of HTTP, `detail` as the router sent it."""
         super().__init__(message)
         self.message = message
         self.code = code

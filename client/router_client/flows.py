@@ -6,7 +6,7 @@ and are sent the result; the synchronous and the asynchronous client only carry 
 
 import random
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -30,8 +30,10 @@ from router_client.errors import (
 from router_client.models import Order, Tokens, TwapOrder
 
 T = TypeVar("T")
+Placed = TypeVar("Placed", bound=Order | TwapOrder)
 
 REFRESH_BEFORE_S = 60.0  # an access token is renewed so long before it ends
+DOUBLINGS_MAX = 30
 REFRESH_PART = 0.1  # or this part of its life, where that is shorter
 
 
@@ -83,7 +85,11 @@ class Retries(Struct, frozen=True):
         asked = error.retry_after if isinstance(error, TooManyRequests | Unavailable) else None
         if asked is not None:
             return None if asked > self.patience_s else asked + random.uniform(0, self.first_s)  # noqa: S311 - jitter
-        ceiling = min(self.max_s, self.first_s * 2**attempt)
+        return self.pause_s(attempt, self.max_s)
+
+    def pause_s(self, attempt: int, max_s: float) -> float:
+        """Return a wait that doubles with each attempt, up to a bound, with jitter."""
+        ceiling = min(max_s, self.first_s * 2 ** min(attempt, DOUBLINGS_MAX))
         return random.uniform(ceiling / 2, ceiling)  # noqa: S311 - jitter
 
 
@@ -157,7 +163,7 @@ class Session:
 
     def renewals(self) -> list[Call[Tokens]]:
         """Return what may give a new token, the cheapest first."""
-        ways = []
+        ways: list[Call[Tokens]] = []
         if self.api_key:
             return ways
         if self._refresh_token:
@@ -223,12 +229,12 @@ def register(username: str, password: str, session: Session, retries: Retries) -
 
 def place_order(new: NewOrder, session: Session, retries: Retries) -> Flow[Order]:
     """Place an order once, whatever happens to the answers: its token id tells whether it arrived."""
-    return (yield from _place_once(calls.place_order(new), calls.order(new.token_id), new, session, retries))
+    return (yield from _place_once(calls.place_order(new), calls.order(new.token_id), new.is_that_of, session, retries))
 
 
 def place_twap(new: NewTwap, session: Session, retries: Retries) -> Flow[TwapOrder]:
     """Place a TWAP order once, whatever happens to the answers."""
-    return (yield from _place_once(calls.place_twap(new), calls.twap(new.token_id), new, session, retries))
+    return (yield from _place_once(calls.place_twap(new), calls.twap(new.token_id), new.is_that_of, session, retries))
 
 
 def recover_order(new: NewOrder, session: Session, retries: Retries) -> Flow[Order]:
@@ -241,7 +247,7 @@ def recover_order(new: NewOrder, session: Session, retries: Retries) -> Flow[Ord
         found = yield from call(calls.order(new.token_id), session, retries)
     except NotFound:
         return (yield from place_order(new, session, retries))
-    return _same(new, found)
+    return _same(new.is_that_of, found)
 
 
 def amend_order(token_id: str, change: Change, session: Session, retries: Retries) -> Flow[Order]:
@@ -260,12 +266,24 @@ def cancel_order(token_id: str, session: Session, retries: Retries) -> Flow[Orde
     )
 
 
+def recover_amend(token_id: str, change: Change, session: Session, retries: Retries) -> Flow[Order]:
+    """Ask whether a change whose answer was lost elsewhere was made, and make it if not."""
+    order = yield from call(calls.order(token_id), session, retries)
+    return order if change.is_done(order) else (yield from amend_order(token_id, change, session, retries))
+
+
+def recover_cancel(token_id: str, session: Session, retries: Retries) -> Flow[Order]:
+    """Ask whether an order whose cancellation's answer was lost elsewhere is cancelled, and cancel it if not."""
+    order = yield from call(calls.order(token_id), session, retries)
+    return order if _is_cancelled(order) else (yield from cancel_order(token_id, session, retries))
+
+
 # -- the pieces
 
 
 def _place_once(
-    place: Call[Any], ask: Call[Any], new: NewOrder | NewTwap, session: Session, retries: Retries
-) -> Flow[Any]:
+    place: Call[Placed], ask: Call[Placed], is_ours: Callable[[Placed], bool], session: Session, retries: Retries
+) -> Flow[Placed]:
     lost = False
     attempt = 0
     while True:
@@ -274,7 +292,7 @@ def _place_once(
         except DuplicateTokenId:
             if not lost:
                 raise  # its own, or another's earlier order: the caller has to know
-            return _same(new, (yield from call(ask, session, retries)))
+            return _same(is_ours, (yield from call(ask, session, retries)))
         except (AnswerLost, Unavailable) as error:
             wait_s = retries.wait_s(attempt, error)
             if wait_s is None:
@@ -283,12 +301,14 @@ def _place_once(
         yield Wait(wait_s)
         attempt += 1
         try:
-            return _same(new, (yield from call(ask, session, retries)))
+            return _same(is_ours, (yield from call(ask, session, retries)))
         except NotFound:
             continue  # it never arrived, or is still on its way: the token id keeps it single
 
 
-def _until_seen(change: Call[Order], ask: Call[Order], is_done: Any, session: Session, retries: Retries) -> Flow[Order]:
+def _until_seen(
+    change: Call[Order], ask: Call[Order], is_done: Callable[[Order], bool], session: Session, retries: Retries
+) -> Flow[Order]:
     attempt = 0
     while True:
         try:
@@ -315,10 +335,10 @@ def _is_cancelled(order: Order) -> bool:
     return order.status == "cancelled"
 
 
-def _same(new: NewOrder | NewTwap, found: Any) -> Any:
-    if new.is_that_of(found):
+def _same(is_ours: Callable[[Placed], bool], found: Placed) -> Placed:
+    if is_ours(found):
         return found
-    error = DuplicateTokenId(f"the token id {new.token_id!r} belongs to another order", code="duplicate_token_id")
+    error = DuplicateTokenId(f"the token id {found.token_id!r} belongs to another order", code="duplicate_token_id")
     error.order = found if isinstance(found, Order) else None
     raise error
 

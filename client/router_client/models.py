@@ -14,6 +14,48 @@ Side = Literal["buy", "sell"]
 OrderType = Literal["limit", "market", "ioc"]
 Interval = Literal["1s", "10s", "1m", "5m"]
 
+__all__ = [
+    "ApiKey",
+    "ApiKeys",
+    "Balance",
+    "Balances",
+    "BasicAccount",
+    "BestTouch",
+    "Book",
+    "Books",
+    "Candle",
+    "Connected",
+    "Deposited",
+    "Disconnected",
+    "Entry",
+    "Ewma",
+    "Fill",
+    "FillPage",
+    "Health",
+    "Info",
+    "Interval",
+    "Kline",
+    "Klines",
+    "LedgerPage",
+    "Level",
+    "Notice",
+    "Order",
+    "OrderBook",
+    "OrderPage",
+    "OrderType",
+    "OrderUpdate",
+    "Side",
+    "Slice",
+    "Status",
+    "Tokens",
+    "TouchStatus",
+    "Trade",
+    "TradeGap",
+    "TwapOrder",
+    "VenueChange",
+    "VenueStatus",
+]
+
 OPEN = "open"
 ALL = "all"
 
@@ -350,8 +392,8 @@ class Entry(Struct, frozen=True, kw_only=True):
     asset: str
     amount: Decimal
     kind: str = ""
-    reference: str | None = None
     balance: Decimal | None = None
+    fill_id: str | None = None
     created_at: datetime | None = None
     id: int | str | None = None
 
@@ -368,10 +410,15 @@ class ApiKey(Struct, frozen=True, kw_only=True):
 
     id: int | str | None = None
     name: str = ""
-    prefix: str = ""
+    starts_with: str = ""
     api_key: str | None = None
     created_at: datetime | None = None
-    last_used_at: datetime | None = None
+
+
+class ApiKeys(Struct, frozen=True):
+    """The account's keys, newest first."""
+
+    api_keys: list[ApiKey]
 
 
 class BasicAccount(Struct, frozen=True, kw_only=True):

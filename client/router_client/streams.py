@@ -108,7 +108,8 @@ class _Resumed(Struct):
 
 class _Greeting(Struct):
     message: str = ""
-    seq: int | None = None
+    username: str | None = None
+    last_seq: int | None = None
 
 
 class Feed(Generic[T]):
@@ -285,6 +286,7 @@ class Socket(Source):
         self._task: asyncio.Task[None] | None = None
         self._failed: RouterError | None = None
         self._closed = False
+        self._is_somebody = False
         self.connections = 0
 
     # -- feeds
@@ -380,6 +382,7 @@ class Socket(Source):
         renewed = False
         while True:
             greeted = False
+            version = self._session.version
             try:
                 version = await self._be_somebody()
                 async with self._connect() as connection:
@@ -423,6 +426,8 @@ class Socket(Source):
         """Renew the token where that is due; who has no credentials connects as nobody."""
         if self._session.known and self._session.is_due:
             await self._renew(self._session.version)
+            if not self._session.headers():
+                raise Unauthorized("the router does not take the user's name and password", code="unauthorized")
         return self._session.version
 
     async def _try_renewal(self, version: int) -> bool:
@@ -447,9 +452,10 @@ class Socket(Source):
         self._subscribing.clear()
         self._resuming = self._resuming_to = None
         self._outgoing = asyncio.Queue()
-        self._seq = greeting.seq
+        self._seq = greeting.last_seq
         self.connections += 1
         self._open.set()
+        self._is_somebody = greeting.username is not None
         for subscription in tuple(self._subscriptions):
             subscription.route = None
             self._subscribe(subscription)
@@ -555,7 +561,13 @@ class Socket(Source):
         wanting = self._routes.get(route)
         if not wanting:
             return
-        item = _read(frame.data, MODELS[frame.type])
+        try:
+            item: Any = _read(frame.data, MODELS[frame.type])
+        except UnexpectedAnswer as error:
+            for subscription in tuple(wanting):
+                subscription.end(error)
+                self.remove(subscription)
+            return
         if frame.type in REPEATED_TO_LATECOMERS:
             self._last[route] = item
         for subscription in tuple(wanting):
@@ -607,6 +619,11 @@ class Socket(Source):
     def _anchor(self) -> None:
         """Begin the feeds of order updates where the account stands, and ask for what they miss."""
         if not self._reports:
+            return
+        if not self._is_somebody:
+            for feed in self._reports:
+                feed.end(Unauthorized("order updates are an account's: log in first", code="unauthorized"))
+            self._reports.clear()
             return
         if self._seq is None:  # this router does not say it in its greeting
             if self._resuming is None:

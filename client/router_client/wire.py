@@ -26,7 +26,8 @@ def decode(body: bytes | str | Raw, kind: type[T]) -> T:
     Raises:
         msgspec.DecodeError, msgspec.ValidationError: it is not that.
     """
-    answer: T = _decoder(kind).decode(body)
+    hashable: Any = kind
+    answer: T = _decoder(hashable).decode(body)
     return answer
 
 
