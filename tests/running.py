@@ -43,6 +43,10 @@ class Process:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.returncode is None
+
     async def start(self) -> None:
         self._process = await asyncio.create_subprocess_exec(
             sys.executable, "manage.py", "run_router", "--roles", self.roles, *self._arguments,
