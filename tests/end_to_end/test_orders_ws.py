@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 import pytest_asyncio
+from websockets.exceptions import ConnectionClosed
 
 from marketdata.simulated import SimulatedVenues
 from tests.running import ANSWER_S, ROOT, Client, Message, Router
@@ -155,6 +156,21 @@ async def test_the_answer_comes_before_the_updates_of_its_order(router: Router, 
             else:
                 assert message["token_id"] in seen
         assert seqs(client) == list(range(1, len(orders) + 1))
+
+
+async def test_commands_of_every_kind_are_answered_in_their_order(router: Router, trader: Trader) -> None:
+    async with router.client(trader.token) as client:
+        await client.next()
+        for number in range(0, 500, 5):
+            await client.send(action="submit_order", id=number, **limit_order("1", "0.00001"))
+            await client.send(action="submit_order", id=number + 1, **limit_order("nonsense"))
+            await client.send(action="cancel_order", id=number + 2, token_id="never-seen")
+            await client.send(action="ping", id=number + 3)
+            await client.send(action="nonsense", id=number + 4)
+        answers = [await client.next() for _ in range(500)]
+    assert [answer["id"] for answer in answers] == list(range(500))
+    kinds = [answer.get("code", answer["type"]) for answer in answers]
+    assert kinds == ["order_submitted", "invalid", "order_not_found", "pong", "unknown_action"] * 100
 
 
 async def test_an_amended_order_that_crosses_is_answered_and_then_told(router: Router, trader: Trader) -> None:
@@ -306,28 +322,27 @@ async def test_a_bad_resume_is_told_and_the_socket_hears_on(router: Router, trad
 
 async def test_seq_is_gapless_under_orders_from_everywhere_at_once(router: Router, trader: Trader) -> None:
     each, webs = 40, len(router.urls)
+    expected = list(range(1, 5 * each + 1))
 
-    async def over_socket(web: int) -> Client:
-        async with router.client(trader.token, web=web) as client:
-            for _ in range(each):
-                await client.send(action="submit_order", **market_order("0.0001"))
-            await hear(client, 5 * each, 60)
-            return client
+    async def over_socket(client: Client) -> None:
+        for _ in range(each):
+            await client.send(action="submit_order", **market_order("0.0001"))
 
     async def over_rest(web: int) -> None:
         for _ in range(each):
             await trader.buy("0.0001", web=web)
 
-    async with router.client(trader.token, web=webs - 1) as watcher:
-        work = [over_socket(0), over_socket(webs - 1), over_socket(0)]
-        clients, *_ = await asyncio.gather(asyncio.gather(*work), over_rest(0), over_rest(webs - 1))
-        expected = list(range(1, 5 * each + 1))
-        assert await hear(watcher, 5 * each, 30) == expected
-        names = {message["token_id"] for message in updates(watcher)}
-        assert len(names) == 5 * each
-    for client in clients:
-        assert seqs(client) == expected[-len(seqs(client)) :], "from its start on, without a gap"
-        assert not [message for message in client.messages if message["type"] == "error"]
+    async with AsyncExitStack() as stack:
+        places = (0, webs - 1, 0, webs - 1)
+        clients = [await stack.enter_async_context(router.client(trader.token, web=web)) for web in places]
+        for client in clients:
+            assert (await client.next())["last_seq"] == 0
+        orders = [*(over_socket(client) for client in clients[:3]), over_rest(0), over_rest(webs - 1)]
+        await asyncio.gather(*orders, *(hear(client, len(expected), 60) for client in clients))
+        for client in clients:
+            assert seqs(client) == expected
+            assert len({message["token_id"] for message in updates(client)}) == len(expected)
+            assert not [message for message in client.messages if message["type"] == "error"]
 
 
 async def test_a_storm_of_reconnects_under_load_loses_nothing(router: Router, trader: Trader) -> None:
@@ -359,6 +374,34 @@ async def test_a_storm_of_reconnects_under_load_loses_nothing(router: Router, tr
     assert all(heard == list(range(1, orders + 1)) for heard in stories)
 
 
+DISABLE = """
+import sys
+import django
+django.setup()
+from accounts.models import User
+assert User.objects.filter(username=sys.argv[1]).update(is_active=False) == 1
+"""
+
+
+async def elsewhere(script: str, trader: Trader) -> None:
+    """Run a script beside the router, on its database."""
+    environment = {**os.environ, **trader.router.environment, "DJANGO_SETTINGS_MODULE": "router_project.settings"}
+    command = [sys.executable, "-c", script, trader.name]
+    await asyncio.to_thread(subprocess.run, command, cwd=ROOT, env=environment, check=True)
+
+
+async def test_a_disabled_user_trades_no_more_and_is_cut_off(router: Router, trader: Trader) -> None:
+    async with router.client(trader.token) as client:
+        await client.ask(action="submit_order", **limit_order("1"))
+        await elsewhere(DISABLE, trader)
+        await client.send(action="submit_order", **limit_order("1"))
+        assert (await client.next())["code"] == "unauthorized"
+        with pytest.raises(ConnectionClosed) as closed:
+            await client.until(lambda message: False)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 1008
+
+
 SILENT_ORDER = """
 import sys
 from decimal import Decimal
@@ -381,13 +424,10 @@ assert result.order.status == "filled", result
 
 
 async def test_what_no_message_told_is_told_within_three_seconds(router: Router, trader: Trader) -> None:
-    environment = {**os.environ, **router.environment, "DJANGO_SETTINGS_MODULE": "router_project.settings"}
     async with router.client(trader.token) as client:
         await client.next()
         await trader.buy()
         await hear(client, 1)
-        await asyncio.to_thread(
-            subprocess.run, [sys.executable, "-c", SILENT_ORDER, trader.name], cwd=ROOT, env=environment, check=True
-        )
+        await elsewhere(SILENT_ORDER, trader)
         assert await hear(client, 2, 3.0) == [1, 2]
         assert updates(client)[1]["token_id"] == "silent"
