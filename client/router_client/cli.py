@@ -200,13 +200,8 @@ def main(context: click.Context, url: str, api_key: str | None, output: str) -> 
     """
     folder = Path(os.environ.get("ROUTER_CONFIG_DIR") or click.get_app_dir("router-client"))
     keeper = Keeper(folder / "credentials.json")
-    context.obj = Terminal(
-        url.rstrip("/"),
-        output == "json",
-        keeper,
-        Console(width=None if sys.stdout.isatty() else WIDTH_OF_FILES),
-        api_key,
-    )
+    console = Console(width=None if sys.stdout.isatty() else WIDTH_OF_FILES)
+    context.obj = Terminal(url.rstrip("/"), output == "json", keeper, console, api_key)
 
 
 passes = click.make_pass_decorator(Terminal)
