@@ -211,7 +211,9 @@ def bearer_of_token(raw: str) -> Bearer:
         return known
     claims = _claims(raw, AccessToken)
     user_id, key = claims.get(USER_CLAIM), claims.get(KEY_CLAIM)
-    if type(user_id) is not int or not 0 < user_id <= USER_ID_MAX or not isinstance(key, str):
+    if type(user_id) is not int or not 0 < user_id <= USER_ID_MAX:
+        raise Unauthorized(BAD_TOKEN)
+    if not isinstance(key, str) or not key or not key.isascii():  # an empty one would stand for a checked user
         raise Unauthorized(BAD_TOKEN)
     while len(_bearers) >= BEARERS_KEPT_MAX:
         _bearers.pop(next(iter(_bearers)), None)

@@ -69,9 +69,10 @@ def read_amount(value: object, *, loc: tuple[str | int, ...]) -> int:
         raise Invalid("must be a finite number", loc=loc)
     if number <= 0:
         raise Invalid("must be greater than 0", loc=loc, kind="greater_than")
-    if number >= INPUT_LIMIT:
+    # Rounding may reach the limit, and what is far beyond it cannot be rounded.
+    if number >= INPUT_LIMIT or (rounded := number.quantize(_UNIT, rounding=ROUND_HALF_EVEN)) >= INPUT_LIMIT:
         raise Invalid(f"must be below {INPUT_LIMIT}", loc=loc, kind="less_than")
-    units = to_units(number.quantize(_UNIT, rounding=ROUND_HALF_EVEN))
+    units = to_units(rounded)
     if not units:
         raise Invalid(f"must be at least {_UNIT:f}", loc=loc, kind="greater_than")
     return units
