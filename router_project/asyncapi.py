@@ -6,8 +6,11 @@ from typing import Any
 from django.conf import settings
 
 from core.candles import INTERVALS
+from core.events import Side
+from core.orders import OrderType
 from marketdata.batches import ALL
 from marketdata.frames import SINGULAR
+from router_project import example_order
 
 SUBSCRIPTIONS_MAX = 500
 FRAME_SIZE_MAX_KIB = 64
@@ -17,6 +20,10 @@ NUMBER = {"type": "number"}
 BOOLEAN = {"type": "boolean"}
 COUNT = {"type": "integer", "minimum": 0}
 ANY_ID = {"description": "any JSON scalar; echoed in the answer"}
+NULLABLE = {  # of an order
+    **dict.fromkeys(("price", "filled_price", "execution_price"), {"type": ["number", "null"]}),
+    **dict.fromkeys(("exchange", "reason", "executed_at"), {"type": ["string", "null"]}),
+}
 NOW = 1_700_000_000.123456
 
 
@@ -30,8 +37,8 @@ def document() -> dict[str, Any]:
             "title": "Simple Router: WebSocket",
             "version": settings.VERSION,
             "description": (
-                "Market data of several venues over one socket. Authenticate by `?token=` or an "
-                "`Authorization: Bearer` header, or send `auth` first. Every bad frame gets one `error`, "
+                "Market data of several venues, orders and their executions over one socket. Authenticate by "
+                "`?token=` or an `Authorization: Bearer` header, or send `auth` first. Every bad frame gets one `error`, "
                 f"and the socket stays open; frames over {FRAME_SIZE_MAX_KIB} KiB close it with 1009. "
                 f"At most {SUBSCRIPTIONS_MAX} subscriptions a socket. Close codes: 1008 credentials, "
                 "1012 the server restarts (come back), 1013 the client reads too slowly."
@@ -77,6 +84,106 @@ def _message(summary: str, properties: dict[str, Any], example: dict[str, Any], 
     }
 
 
+def _order_commands() -> dict[str, Any]:
+    amount = {
+        "type": ["number", "string"],
+        "description": "greater than 0, below 9e10, exact to 8 decimals; a number or a plain numeric string",
+    }
+    token = {**STRING, "minLength": 1, "maxLength": 128, "description": "your name for the order, used once for ever"}
+    named = {"token_id": {**token, "description": "the order's token_id, or its id"}, "order_id": STRING, "id": ANY_ID}
+    return {
+        "submit_order": _message(
+            "Place an order; the fields are those of POST /orders.",
+            {
+                "action": {"const": "submit_order"},
+                "token_id": token,
+                "symbol": STRING,
+                "side": {"enum": [side.value for side in Side]},
+                "order_type": {"enum": [kind.value for kind in OrderType], "default": "limit"},
+                "price": {**amount, "description": "for limit; optional for ioc; ignored for market"},
+                "quantity": amount,
+                "id": ANY_ID,
+            },
+            {
+                "action": "submit_order", "token_id": "my-order-1", "symbol": "BTCUSDT", "side": "buy",
+                "price": 95000.5, "quantity": 0.01,
+            },
+            ["action", "token_id", "symbol", "side", "quantity"],
+        ),
+        "modify_order": _message(
+            "Change an open order's price or quantity; one that crosses now executes at once.",
+            {"action": {"const": "modify_order"}, **named, "price": amount, "quantity": amount},
+            {"action": "modify_order", "token_id": "my-order-1", "price": 95001},
+            ["action", "token_id"],
+        ),
+        "cancel_order": _message(
+            "Cancel an open order.",
+            {"action": {"const": "cancel_order"}, **named},
+            {"action": "cancel_order", "token_id": "my-order-1"},
+            ["action", "token_id"],
+        ),
+        "resume": _message(
+            "Tell the executions after the last one that this client heard of, then go on live.",
+            {"action": {"const": "resume"}, "from_seq": COUNT, "id": ANY_ID},
+            {"action": "resume", "from_seq": 41},
+            ["action", "from_seq"],
+        ),
+    }  # fmt: skip
+
+
+def _order_answers() -> dict[str, Any]:
+    def answer(kind: str, summary: str, order: dict[str, Any]) -> dict[str, Any]:
+        return _message(
+            summary,
+            {"type": {"const": kind}, "order": _object(order), "id": ANY_ID},
+            {"type": kind, "order": order},
+            ["type", "order"],
+        )
+
+    update = example_order.update()
+    return {
+        "order_submitted": answer(
+            "order_submitted",
+            "The answer to submit_order, before any update of that order on this socket.",
+            example_order.resting(),
+        ),
+        "order_modified": answer("order_modified", "The answer to modify_order.", example_order.resting()),
+        "order_cancelled": answer("order_cancelled", "The answer to cancel_order.", example_order.cancelled()),
+        "order_update": _message(
+            "An execution: a fill, or what is left of an ioc and ends. To every socket of the user, at most once each; "
+            "seq rises by one per account.",
+            {
+                **_object(update)["properties"],
+                "type": {"const": "order_update"},
+                "seq": {**COUNT, "minimum": 1},
+                "data": {
+                    "type": "object",
+                    "properties": {
+                        "order": _object(update["data"]["order"]),
+                        "fill": {**_object(update["data"]["fill"]), "type": ["object", "null"]},
+                    },
+                    "required": ["order", "fill"],
+                },
+            },
+            update,
+            list(update),
+        ),
+        "resumed": _message(
+            "The answer to resume: the updates from_seq + 1 to last_seq follow, then live ones.",
+            {"type": {"const": "resumed"}, "from_seq": COUNT, "last_seq": COUNT, "id": ANY_ID},
+            {"type": "resumed", "from_seq": 41, "last_seq": 42},
+            ["type", "from_seq", "last_seq"],
+        ),
+    }
+
+
+def _object(example: dict[str, Any]) -> dict[str, Any]:
+    """Return a schema with the fields of an example."""
+    kinds: dict[type, dict[str, Any]] = {str: STRING, list: {"type": "array"}, dict: {"type": "object"}}
+    properties = {name: NULLABLE.get(name) or kinds.get(type(value), NUMBER) for name, value in example.items()}
+    return {"type": "object", "properties": properties, "required": list(example)}
+
+
 def _client_messages() -> dict[str, Any]:
     selection = {
         "stream": {"enum": list(SINGULAR)},
@@ -119,6 +226,7 @@ def _client_messages() -> dict[str, Any]:
             {"action": "ping", "id": 1},
             ["action"],
         ),
+        **_order_commands(),
     }
 
 
@@ -128,10 +236,14 @@ def _server_messages() -> dict[str, Any]:
     return {
         "info": _message(
             "The greeting: who is authenticated, and whether the market is real.",
-            {"type": {"const": "info"}, "status": STRING, "message": STRING, "auth_status": STRING, "username": STRING},
+            {
+                "type": {"const": "info"}, "status": STRING, "message": STRING, "auth_status": STRING,
+                "username": {"type": ["string", "null"]},
+                "last_seq": {"type": ["integer", "null"], "description": "of the account's last order_update"},
+            },
             {
                 "type": "info", "status": "ok", "message": "Simple Router, paper trading.",
-                "auth_status": "authenticated", "username": "alice", "source": "live", "paper": True,
+                "auth_status": "authenticated", "username": "alice", "last_seq": 42, "source": "live", "paper": True,
             },
             ["type", "status", "message", "auth_status"],
         ),
@@ -169,11 +281,16 @@ def _server_messages() -> dict[str, Any]:
             ["type", "action"],
         ),
         "error": _message(
-            "A refused frame.",
-            {"type": {"const": "error"}, "code": STRING, "message": STRING, "id": ANY_ID},
+            "A refused frame. `detail` is there for code invalid, `token_id` for a refused order command, "
+            "`order` for code duplicate_token_id.",
+            {
+                "type": {"const": "error"}, "code": STRING, "message": STRING, "id": ANY_ID, "token_id": STRING,
+                "order": {"type": "object"}, "detail": {"type": "array"},
+            },
             {"type": "error", "code": "unknown_symbol", "message": "unknown symbol 'NOPE'", "id": 7},
             ["type", "code", "message"],
         ),
+        **_order_answers(),
         "venue": _message(
             "A venue went stale or came back.",
             {"type": {"const": "venue"}, "exchange": STRING, "state": STRING, "reason": STRING},
