@@ -21,8 +21,8 @@ BOOLEAN = {"type": "boolean"}
 COUNT = {"type": "integer", "minimum": 0}
 ANY_ID = {"description": "any JSON scalar; echoed in the answer"}
 NULLABLE = {  # of an order
-    **dict.fromkeys(("price", "filled_price", "execution_price"), {"type": ["number", "null"]}),
-    **dict.fromkeys(("exchange", "reason", "executed_at"), {"type": ["string", "null"]}),
+    **{name: {"type": ["number", "null"]} for name in ("price", "filled_price", "execution_price")},
+    **{name: {"type": ["string", "null"]} for name in ("exchange", "reason", "executed_at")},
 }
 NOW = 1_700_000_000.123456
 
@@ -38,8 +38,8 @@ def document() -> dict[str, Any]:
             "version": settings.VERSION,
             "description": (
                 "Market data of several venues, orders and their executions over one socket. Authenticate by "
-                "`?token=` or an `Authorization: Bearer` header, or send `auth` first. Every bad frame gets one `error`, "
-                f"and the socket stays open; frames over {FRAME_SIZE_MAX_KIB} KiB close it with 1009. "
+                "`?token=` or an `Authorization: Bearer` header, or send `auth` first. Every bad frame gets one "
+                f"`error`, and the socket stays open; frames over {FRAME_SIZE_MAX_KIB} KiB close it with 1009. "
                 f"At most {SUBSCRIPTIONS_MAX} subscriptions a socket. Close codes: 1008 credentials, "
                 "1012 the server restarts (come back), 1013 the client reads too slowly."
             ),
