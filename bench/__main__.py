@@ -6,7 +6,7 @@ import sys
 
 from bench import report
 
-BENCHES = ("feeds", "delivery", "latency", "embedded", "orders")
+BENCHES = ("feeds", "delivery", "latency", "embedded", "matching", "orders")
 
 
 def main() -> int:

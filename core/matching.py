@@ -23,12 +23,12 @@ class Resting:
     puts back (`add`) those that were not settled after all.
     """
 
-    __slots__ = ("_asks", "_bids", "_orders")
+    __slots__ = ("_orders", "asks", "bids")
 
     def __init__(self) -> None:
         self._orders: dict[str, RestingOrder] = {}
-        self._bids = _Levels(-1)
-        self._asks = _Levels(1)
+        self.bids = Levels(-1)
+        self.asks = Levels(1)
 
     def __len__(self) -> int:
         return len(self._orders)
@@ -60,24 +60,26 @@ class Resting:
         taken = self._levels(side).crossed(best, most)
         return [self._orders.pop(order_id) for order_id in taken]
 
-    def _levels(self, side: Side) -> "_Levels":
-        return self._bids if side is Side.BUY else self._asks
+    def _levels(self, side: Side) -> "Levels":
+        return self.bids if side is Side.BUY else self.asks
 
 
-class _Levels:
+class Levels:
     """One side: the orders of each price as they arrived, and the prices, best first.
 
     A price that lost its last order stays until it is met or swept, so that a removal costs as
     much as an addition.
     """
 
-    __slots__ = ("_empty", "_heap", "_levels", "_sign")
+    __slots__ = ("_empty", "_heap", "_levels", "_sign", "limit")
 
     def __init__(self, sign: int) -> None:
         self._sign = sign  # of a price in the heap: the best is the smallest
         self._heap: list[int] = []
         self._levels: dict[int, dict[str, None]] = {}
         self._empty = 0
+        # What a touch must reach to execute anything; None when nothing can. Orders that left may still count.
+        self.limit: int | None = None
 
     def add(self, order: RestingOrder) -> None:
         price = self._sign * order.price
@@ -85,6 +87,7 @@ class _Levels:
         if level is None:
             level = self._levels[price] = {}
             heappush(self._heap, price)
+            self._look()
         elif not level:
             self._empty -= 1
         level[order.order_id] = None
@@ -99,6 +102,7 @@ class _Levels:
                 self._heap = list(self._levels)
                 heapify(self._heap)
                 self._empty = 0
+                self._look()
 
     def crossed(self, best: int, most: int) -> list[str]:
         taken: list[str] = []
@@ -114,4 +118,8 @@ class _Levels:
             if level:
                 break
             del self._levels[heappop(self._heap)]
+        self._look()
         return taken
+
+    def _look(self) -> None:
+        self.limit = self._sign * self._heap[0] if self._heap else None

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple, TypeVar
 
 import structlog
@@ -23,7 +23,7 @@ from core.account import Market
 from core.errors import DomainError, Unavailable
 from core.events import Side
 from core.matching import Resting, RestingOrder
-from core.money import to_units
+from core.money import from_units, to_units
 from core.touch import Best
 from marketdata.hub import Hub
 from marketdata.services import current_hub
@@ -108,16 +108,26 @@ class Matcher:
 
     def check(self, instrument: str) -> None:
         """Settle what the present touch crosses, if this matcher leads the instrument."""
-        if not self._resting[instrument] or self._retry_s or instrument not in self.leadership.held:
+        # This runs at every change of every touch: two comparisons, nothing more, unless something is crossed.
+        resting, touch = self._resting[instrument], self._hub.touch(instrument)
+        limit = resting.bids.limit
+        if limit is not None and touch.ask is not None and touch.ask.price <= _coins(limit):
+            self._reached(instrument, Side.BUY, touch.ask)
+        limit = resting.asks.limit
+        if limit is not None and touch.bid is not None and touch.bid.price >= _coins(limit):
+            self._reached(instrument, Side.SELL, touch.bid)
+
+    def _reached(self, instrument: str, side: Side, best: Best) -> None:
+        if self._retry_s or instrument not in self.leadership.held:
             return
-        touch, seen_ns = self._hub.touch(instrument), time.monotonic_ns()
-        for side, best in ((Side.BUY, touch.ask), (Side.SELL, touch.bid)):
-            price = _units(best)
-            if price is not None:
-                self._cross(instrument, side, price, None, seen_ns)
+        price = _units(best)
+        if price is not None:
+            self._cross(instrument, side, price, None, time.monotonic_ns())
 
     def _cross(self, instrument: str, side: Side, best: int, seen: Market | None, seen_ns: int) -> None:
         """Take out the orders that this price crosses; all of them execute in the market as it was seen."""
+        if instrument not in self.leadership.held:
+            return
         orders = self._resting[instrument].crossed(side, best=best, most=CROSSED_AT_ONCE_MAX)
         if not orders:
             return
@@ -167,14 +177,17 @@ class Matcher:
 
     def _postpone(self, fill: FillResting, error: Unavailable) -> None:
         """Put this order and all that wait back; look at them again after a pause."""
-        for one in (fill, *self._waiting):
-            settling = self._settling.pop(one.order_id)
-            if settling.order is not None:
-                self._resting[settling.instrument].add(settling.order)
+        self._put_back([fill, *self._waiting])
         self._waiting.clear()
         if not self._retry_s:
             self._pause(RETRY_S)
             log.warning("orders cannot be settled now; they are tried again", error=str(error))
+
+    def _put_back(self, fills: Iterable[FillResting]) -> None:
+        for fill in fills:
+            settling = self._settling.pop(fill.order_id)
+            if settling.order is not None:
+                self._resting[settling.instrument].add(settling.order)
 
     def _pause(self, retry_s: float) -> None:
         self._retry_s = retry_s
@@ -235,7 +248,18 @@ class Matcher:
         for instrument in self._resting:
             metrics.LEADER.labels(instrument).set(instrument in self.leadership.held)
         if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._check, self._resting)
+            self._loop.call_soon_threadsafe(self._led)
+
+    def _led(self) -> None:
+        """Leave what waits to those who lead it now; look at what is led anew."""
+        held = self.leadership.held
+        waiting, self._waiting = self._waiting, deque()
+        for fill in waiting:
+            if self._settling[fill.order_id].instrument in held:
+                self._waiting.append(fill)
+            else:
+                self._put_back([fill])
+        self._check(self._resting)
 
     # -- the database
 
@@ -326,10 +350,11 @@ async def run_matcher() -> None:
     await Matcher(await current_hub(), services.current_exchange(), get_channel_layer()).run()
 
 
-def _units(best: Best | None) -> int | None:
-    """Return a best price in units; None where there is none, or none that money can express."""
-    if best is None:
-        return None
+_coins = lru_cache(maxsize=10_000)(from_units)
+
+
+def _units(best: Best) -> int | None:
+    """Return a best price in units; None for one that money cannot express."""
     try:
         return to_units(best.price)
     except ValueError:

@@ -62,6 +62,15 @@ class RestingAgainstAList(RuleBasedStateMachine):
         assert sorted(self.resting) == sorted(one.order_id for one in self.orders)
         assert all(one.order_id in self.resting for one in self.orders)
 
+    @invariant()
+    def a_touch_within_the_limits_crosses_nothing(self) -> None:
+        for side, limit in ((Side.BUY, self.resting.bids.limit), (Side.SELL, self.resting.asks.limit)):
+            prices = [one.price for one in self.orders if one.side is side]
+            if limit is None:
+                assert not prices
+            else:
+                assert not any(price > limit if side is Side.BUY else price < limit for price in prices)
+
 
 TestRestingAgainstAList = RestingAgainstAList.TestCase
 
@@ -74,7 +83,7 @@ def test_prices_that_came_and_went_are_forgotten(prices: list[int]) -> None:
     for number in range(len(prices)):
         resting.remove(f"o-{number}")
     assert len(resting) == 0
-    assert len(resting._bids._heap) <= 2 * EMPTY_LEVELS_MAX + 2
+    assert len(resting.bids._heap) <= 2 * EMPTY_LEVELS_MAX + 2
     assert not resting.crossed(Side.BUY, best=1, most=10)
 
 
@@ -82,7 +91,7 @@ def test_one_order_amended_for_ever_keeps_the_index_small() -> None:
     resting = Resting()
     for price in range(1, 50_000):
         resting.add(order(1, price=price))
-    assert len(resting._bids._heap) <= 2 * EMPTY_LEVELS_MAX + 2
+    assert len(resting.bids._heap) <= 2 * EMPTY_LEVELS_MAX + 2
     assert resting.crossed(Side.BUY, best=49_999, most=10) == [order(1, price=49_999)]
 
 
@@ -97,6 +106,6 @@ def test_a_touch_that_crosses_nothing_looks_at_one_price() -> None:
     resting = Resting()
     for number in range(10_000):
         resting.add(order(number, price=number + 1))
-    resting._bids._heap = [Counted(price) for price in resting._bids._heap]
+    resting.bids._heap = [Counted(price) for price in resting.bids._heap]
     assert resting.crossed(Side.BUY, best=10_001, most=100) == []
     assert Counted.compared == 1
