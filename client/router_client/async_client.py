@@ -491,9 +491,18 @@ class SocketOrders:
         except AnswerLost:
             return await self._client.run(lambda session, retries: flows.recover_cancel(token_id, session, retries))
 
+    @property
+    def connections(self) -> int:
+        """How often the socket was opened."""
+        return self._socket.connections
+
     async def ping(self) -> None:
         """Wait for the router's answer on the socket."""
         await self._socket.ask("ping")
+
+    async def subscriptions(self) -> list[dict[str, Any]]:
+        """Return what the router sends to this socket, as it says it."""
+        return (await self._socket.ask("list")).subscriptions
 
     async def _ask(self, action: str, **fields: Any) -> Order:
         return wire.decode((await self._socket.ask(action, **fields)).order, Order)

@@ -80,6 +80,7 @@ class _Frame(Struct):
     seq: int | None = None
     data: wire.Raw = wire.NOTHING
     order: wire.Raw = wire.NOTHING
+    subscriptions: list[dict[str, Any]] = []
 
 
 class _Subscribed(Struct):

@@ -14,6 +14,7 @@ class Relay:
     def __init__(self, target: str) -> None:
         self.target = target  # may change with the router
         self.lose_answers = 0  # so many next answers are read and thrown away, their connections closed
+        self.deaf = False  # nothing of what the router says comes through
         self.refusing = False
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
@@ -66,6 +67,8 @@ class Relay:
             if self.lose_answers and data.startswith(b"HTTP/1.1 2"):
                 self.lose_answers -= 1
                 raise ConnectionResetError
+            if self.deaf:
+                continue
             writer.write(data)
             await writer.drain()
         raise ConnectionResetError  # the router closed: so does this side
