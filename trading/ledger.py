@@ -30,6 +30,7 @@ FILL_COLUMNS = (
     "id", "order_id", "account_id", "number", "price", "quantity", "venue", "fee", "fee_asset", "liquidity", "touch",
     "rule", "executed_at", "seq",
 )  # fmt: skip
+ID_LENGTH = 36  # of a UUID
 
 
 class Conflict(RuntimeError):
@@ -110,11 +111,19 @@ class Ledger:
         for account_id, token in tokens:
             if account_id in self.accounts:
                 by_account.setdefault(account_id, []).append(token)
+        # One statement for all accounts; each of its branches finds its rows by an index.
+        branches, values = [], []
         for account_id, names in by_account.items():
             marks = ", ".join(["%s"] * len(names))
-            self._read_orders(
-                f"WHERE account_id = %s AND (token_id IN ({marks}) OR id IN ({marks}))", [account_id, *names, *names]
-            )
+            branches.append(f"account_id = %s AND token_id IN ({marks})")
+            values += [account_id, *names]
+        ids = [name for names in by_account.values() for name in names if len(name) == ID_LENGTH]
+        if ids:
+            accounts = ", ".join(["%s"] * len(by_account))
+            branches.append(f"id IN ({', '.join(['%s'] * len(ids))}) AND account_id IN ({accounts})")
+            values += [*ids, *by_account]
+        if branches:
+            self._read_orders(f"WHERE ({') OR ('.join(branches)})", values)
 
     def read_orders(self, order_ids: Collection[str]) -> None:
         if order_ids:
