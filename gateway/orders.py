@@ -105,10 +105,14 @@ class OrderDesk:
     async def _settle(self, stream: Stream) -> None:
         while self._waiting:
             item = self._waiting[0]
-            await self._answer_one(item)
-            if item.name:
-                stream.release(item.name)
-            self._waiting.popleft()
+            try:
+                await self._answer_one(item)
+                if item.name:
+                    stream.release(item.name)
+            except Exception:
+                log.exception("an order command could not be answered", action=item.command.action)
+            if self._waiting:  # the socket may be closed by now
+                self._waiting.popleft()
             self._moved.set()
         self._task = None
 

@@ -183,6 +183,21 @@ async def test_an_amended_order_that_crosses_is_answered_and_then_told(router: R
         assert (update["type"], update["execution_price"], update["price"]) == ("order_update", ASK, 50_001)
 
 
+async def test_a_resting_order_that_the_market_reaches_is_told_on_every_web_process(
+    router: Router, trader: Trader, market: SimulatedVenues
+) -> None:
+    async with router.client(trader.token) as client, router.client(trader.token, web=len(router.urls) - 1) as other:
+        assert (await other.next())["type"] == "info"
+        answer = await client.ask(action="submit_order", **limit_order("49999"))
+        assert answer["order"]["status"] == "open"
+        market["kraken"].quote(INSTRUMENT, Decimal(49_980), Decimal(1), Decimal(49_998), Decimal(1))
+        for socket in (client, other):
+            assert await hear(socket, 1) == [1]
+            (update,) = updates(socket)
+            assert (update["status"], update["exchange"], update["execution_price"]) == ("filled", "kraken", 49_998)
+    assert await trader.balance() == (Decimal("99950.002"), 0)
+
+
 async def test_an_ioc_that_cannot_be_filled_whole_is_told_with_its_cancelled_rest(
     router: Router, trader: Trader
 ) -> None:
