@@ -12,9 +12,8 @@ from tests.trading.web import Person, served_by
 def desk(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
     """An exchange that the routes of this process use."""
     desk = Desk()
-    served_by(desk, monkeypatch)
-    yield desk
-    desk.exchange.stop()
+    with served_by(desk, monkeypatch):
+        yield desk
 
 
 @pytest.fixture

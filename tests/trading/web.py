@@ -1,15 +1,20 @@
 """A person at the REST routes of an exchange whose market the test sets."""
 
+import contextlib
 import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from typing import Any
 
+import pytest
+from django.db import connection
 from django.test import Client
 
 from accounts import services as accounts
 from core import strict_json
 from tests.trading.desk import Desk
-from trading import services
+from trading import reader, services
 
 PASSWORD = "password123"
 
@@ -76,6 +81,15 @@ class Person:
         return {asset: pair for asset, pair in rows.items() if pair != (0, 0)}
 
 
-def served_by(desk: Desk, monkeypatch: Any) -> None:
-    """Let the routes of this process use the desk's exchange."""
+@contextlib.contextmanager
+def served_by(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let the routes of this process use the desk's exchange, and readers that end with the test."""
+    readers = ThreadPoolExecutor(1)
     monkeypatch.setattr(services, "_exchange", [desk.exchange])
+    monkeypatch.setattr(reader, "_executor", readers)
+    try:
+        yield
+    finally:
+        readers.submit(lambda: connection.close()).result()  # the thread's own connection
+        readers.shutdown()
+        desk.exchange.stop()
