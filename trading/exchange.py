@@ -184,8 +184,8 @@ class Exchange:
     def _fill_resting(self, ledger: Ledger, account: Account, command: FillResting, now: datetime) -> bool:
         """Fill at the market that the matcher saw, unless it is old or its venue was lost since; else at today's."""
         order = ledger.order(command.order_id)
-        if order is None or order.account_id != account.account_id:
-            return False
+        if order is None or order.account_id != account.account_id or order.terms.order_type is not OrderType.LIMIT:
+            return False  # a parent order's limit is for its slices
         market = command.market
         seen_ago_ns = self._clock_ns() - command.seen_ns
         if seen_ago_ns > SEEN_MAX_NS or not all(self._is_live(offer.venue) for offer in market.offers[:1]):

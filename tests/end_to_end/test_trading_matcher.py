@@ -109,6 +109,17 @@ async def test_a_buy_under_the_ask_fills_at_the_ask_that_reaches_it(
         assert len(updates(client)) == 1
 
 
+async def test_the_state_of_the_ledger_and_of_the_matcher_can_be_read(
+    router: Router, profile: str, trader: Trader
+) -> None:
+    ledger = (await trader.rest("GET", "/status")).raise_for_status().json()["ledger"]
+    assert ledger["violations"] == 0
+    assert ledger["checked_at"] <= time.time()
+    metrics = (await trader.rest("GET", "/metrics")).raise_for_status().text
+    assert "ledger_invariant_violations_total 0.0" in metrics
+    assert (f'matcher_leader{{instrument="{INSTRUMENT}"}} 1.0' in metrics) is (profile == "embedded")
+
+
 async def test_one_venue_alone_fills_and_is_named_in_the_receipt(
     router: Router, market: SimulatedVenues, trader: Trader
 ) -> None:

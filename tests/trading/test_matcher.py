@@ -399,6 +399,19 @@ async def test_orders_are_put_back_while_nothing_can_be_written_and_filled_later
     assert await proved() == []
 
 
+async def test_only_limit_orders_are_filled_whole_by_a_touch(floor: Floor, alice: int) -> None:
+    made = await floor.matcher()
+    await floor.do(Deposit(alice, "USDT", units(100000)))
+    done = await floor.order(alice, "buy", "1", "10")
+    await eventually(lambda: len(made) == 1)
+    parent = models.Order.objects.filter(id=done.order.order_id)
+    await read(parent.update, order_type="ioc")  # stands for any order that is open and no limit order
+    await floor.quote("okx", "8", "9")
+    await eventually(lambda: len(made) == 0)
+    await settled(made)
+    assert await fills(alice) == []
+
+
 async def test_orders_of_a_disabled_user_do_not_keep_the_matcher_busy(floor: Floor, alice: int) -> None:
     made = await floor.matcher()
     await floor.do(Deposit(alice, "USDT", units(100000)))
