@@ -1,19 +1,21 @@
 """Reports to sockets, on the real database and the layer of one process."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 import pytest_asyncio
 from asgiref.sync import sync_to_async
-from django.db import OperationalError
+from django.db import OperationalError, connection
 from msgspec import msgpack
 
 from core import strict_json
 from gateway import reports as gateway_reports
 from gateway.outbox import QUEUE_MAX, Outbox
 from gateway.reports import PAGE, RECENT_MAX, Reports, Stream, read_event
+from gateway.sessions import DATABASE_THREADS, _executor
 from marketdata.layer import InProcessLayer
 from tests.trading.desk import Desk
 from trading.ledger import Outcome
@@ -112,6 +114,19 @@ async def house(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
     await house.reports.stop()
     for client in house.clients:
         await client.outbox.close()
+    await asyncio.to_thread(close_database_threads)
+
+
+def close_database_threads() -> None:
+    """Close the connections of the sockets' threads: a test database with readers cannot be dropped."""
+    everyone = threading.Barrier(DATABASE_THREADS)
+
+    def close() -> None:
+        everyone.wait(5)
+        connection.close()
+
+    for done in [_executor.submit(close) for _ in range(DATABASE_THREADS)]:
+        done.result(10)
 
 
 async def test_every_socket_of_the_user_hears_a_report_once_and_from_one_encoding(house: House) -> None:
