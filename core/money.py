@@ -37,7 +37,9 @@ def to_units(value: Decimal) -> int:
 
 def from_units(units: int) -> Decimal:
     """Return integer units as an exact decimal without trailing zeros."""
-    return plain(Decimal(units).scaleb(-DECIMALS))
+    whole, rest = divmod(abs(units), UNITS)
+    sign = "-" if units < 0 else ""
+    return Decimal(f"{sign}{whole}.{rest:0{DECIMALS}d}".rstrip("0")) if rest else Decimal(f"{sign}{whole}")
 
 
 def plain(value: Decimal) -> Decimal:

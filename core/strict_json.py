@@ -77,12 +77,14 @@ def number(value: Decimal) -> str:
     Raises:
         ValueError: the value is not finite, or its exponent is beyond `EXPONENT_MAX`.
     """
+    if not value:
+        return "0"  # a balance is mostly those
     if not value.is_finite() or abs(value.adjusted()) > EXPONENT_MAX:
         raise ValueError(f"no JSON number: {value}")
     text = format(value, "f")
     if "." in text:
         text = text.rstrip("0").rstrip(".")
-    return "0" if text == "-0" else text
+    return text
 
 
 # -- reading
@@ -207,9 +209,17 @@ def _rarer(value: Any) -> Any:
 def _members(items: Iterable[tuple[Any, Any]]) -> dict[str, Any]:
     members: dict[str, Any] = {}
     for key, item in items:
-        if not isinstance(key, str):
-            raise TypeError(f"a JSON object's keys are strings, not {type(key).__name__}")
-        members[_text(key)] = _ready(item)
+        if type(key) is not str or not key.isascii():
+            if not isinstance(key, str):
+                raise TypeError(f"a JSON object's keys are strings, not {type(key).__name__}")
+            key = _text(key)
+        kind = type(item)  # most members are plain text or numbers: no call for those
+        if kind is Decimal:
+            members[key] = msgspec.Raw(number(item).encode())
+        elif kind is str and item.isascii():
+            members[key] = item
+        else:
+            members[key] = _ready(item)
     return members
 
 

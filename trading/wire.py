@@ -11,6 +11,8 @@ from core.orders import Fill, Order, OrderType, Status
 
 Json = dict[str, Any]
 
+_NOTHING = Decimal(0)
+
 
 def time(moment: datetime | None) -> str | None:
     """Write a moment as 2026-01-02T03:04:05.678901Z."""
@@ -81,21 +83,17 @@ def report(made: Order, execution: Fill | None, fills: Sequence[Fill]) -> Json:
 
 def balances(held: Mapping[str, Balance], assets: Iterable[str]) -> Json:
     """Return every asset's balance, sorted, and the same by kind."""
-    rows = [(asset, held.get(asset, Balance())) for asset in sorted({*assets, *held})]
-    return {
-        "balances": [
-            {
-                "asset": asset,
-                "total": from_units(row.total),
-                "available": from_units(row.free),
-                "reserved": from_units(row.held),
-            }
-            for asset, row in rows
-        ],
-        "total": {asset: from_units(row.total) for asset, row in rows},
-        "available": {asset: from_units(row.free) for asset, row in rows},
-        "reserved": {asset: from_units(row.held) for asset, row in rows},
-    }
+    rows = []
+    total, available, reserved = {}, {}, {}
+    for asset in sorted({*assets, *held}):
+        balance = held.get(asset)
+        if balance is None:
+            amounts = (_NOTHING, _NOTHING, _NOTHING)
+        else:
+            amounts = (from_units(balance.total), from_units(balance.free), from_units(balance.held))
+        total[asset], available[asset], reserved[asset] = amounts
+        rows.append({"asset": asset, "total": amounts[0], "available": amounts[1], "reserved": amounts[2]})
+    return {"balances": rows, "total": total, "available": available, "reserved": reserved}
 
 
 def deposited(asset: str, amount: int, balance: Balance) -> Json:
