@@ -6,7 +6,7 @@ import sys
 
 from bench import report
 
-BENCHES = ("feeds", "delivery", "latency", "embedded", "matching", "orders")
+BENCHES = ("feeds", "delivery", "latency", "embedded", "matching", "orders", "reaction")
 
 
 def main() -> int:
