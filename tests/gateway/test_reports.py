@@ -114,6 +114,7 @@ async def house(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
     await house.reports.stop()
     for client in house.clients:
         await client.outbox.close()
+    await sync_to_async(connection.close)()
     await asyncio.to_thread(close_database_threads)
 
 
