@@ -75,6 +75,7 @@ class BackgroundStreams:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._client: AsyncAPIClient | None = None
+        self._closed = False
 
     @property
     def is_running(self) -> bool:
@@ -102,6 +103,7 @@ class BackgroundStreams:
     def close(self) -> None:
         """Close the connection and end the thread."""
         with self._lock:
+            self._closed = True
             loop, thread, client = self._loop, self._thread, self._client
             self._loop = self._thread = self._client = None
         if loop is None or thread is None or client is None:
@@ -114,6 +116,8 @@ class BackgroundStreams:
         from router_client.async_client import AsyncAPIClient
 
         with self._lock:
+            if self._closed:
+                raise StreamClosed("the client is closed", code="closed")
             if self._client is None:
                 loop = asyncio.new_event_loop()
                 thread = threading.Thread(target=_run_loop, args=(loop,), name="router-client", daemon=True)

@@ -4,6 +4,7 @@ Written once, without I/O, as generators: they yield what is to be done (`Send`,
 and are sent the result; the synchronous and the asynchronous client only carry it out.
 """
 
+import contextlib
 import random
 import time
 from collections.abc import Callable, Generator, Mapping
@@ -217,14 +218,19 @@ def log_in(username: str, password: str, session: Session, retries: Retries) -> 
 
 def register(username: str, password: str, session: Session, retries: Retries) -> Flow[Tokens]:
     """Make a user; where the answer is lost, log in to see whether it was made."""
-    try:
-        tokens = yield from call(calls.register(username, password), session, retries)
-    except (AnswerLost, Unavailable):
+    attempt = 0
+    while True:
         try:
-            return (yield from log_in(username, password, session, retries))
-        except Unauthorized:
             tokens = yield from call(calls.register(username, password), session, retries)
-    return session.take(tokens, username=username, password=password)
+            return session.take(tokens, username=username, password=password)
+        except (AnswerLost, Unavailable) as error:
+            wait_s = retries.wait_s(attempt, error)
+            if wait_s is None:
+                raise
+        yield Wait(wait_s)
+        attempt += 1
+        with contextlib.suppress(Unauthorized):
+            return (yield from log_in(username, password, session, retries))
 
 
 def place_order(new: NewOrder, session: Session, retries: Retries) -> Flow[Order]:

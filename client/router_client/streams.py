@@ -55,7 +55,7 @@ UPDATES_MAX = 10_000  # order updates that wait for their reader
 NOTICES_MAX = 1_000
 FRAME_SIZE_MAX = 4 * 1024 * 1024
 CLOSE_TIMEOUT_S = 2.0
-STABLE_MAX_S = 10.0  # the longest wait between two tries to come back
+COME_BACK_MAX_S = 10.0  # the longest wait between two tries to come back
 
 CLOSE_POLICY = 1008
 MODELS: Mapping[str, type] = {
@@ -402,8 +402,11 @@ class Socket(Source):
                 if not greeted and not self.connections and attempt + 1 >= self._retries.attempts:
                     self._fail(ConnectionFailed(f"{self._url} cannot be reached: {reason}", code="connection_failed"))
                     return
-                wait_s = self._retries.pause_s(attempt, STABLE_MAX_S)
+                wait_s = self._retries.pause_s(attempt, COME_BACK_MAX_S)
                 attempt += 1
+            except Exception as error:
+                self._fail(RouterError(f"the client failed: {error!r}"))  # nobody waits for a socket that is dead
+                raise
             finally:
                 self._open.clear()
                 self._connection = None
@@ -525,7 +528,11 @@ class Socket(Source):
         for feed in tuple(self._notices):
             feed.put(notice)
         if self._on_notice is not None:
-            self._on_notice(notice)
+            try:
+                self._on_notice(notice)
+            except Exception as error:
+                context = {"message": "on_notice failed", "exception": error}
+                asyncio.get_running_loop().call_exception_handler(context)
 
     # -- what comes
 
@@ -728,7 +735,7 @@ class BooksSocket(Source):
             except UnexpectedAnswer as error:
                 feed.end(error)
                 return
-            await asyncio.sleep(self._retries.pause_s(attempt, STABLE_MAX_S))
+            await asyncio.sleep(self._retries.pause_s(attempt, COME_BACK_MAX_S))
             attempt += 1
 
 

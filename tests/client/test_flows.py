@@ -233,6 +233,17 @@ def test_a_registration_whose_answer_is_lost_is_found_by_logging_in() -> None:
     assert known.token == "new"
 
 
+def test_a_registration_that_comes_at_a_busy_time_is_tried_again() -> None:
+    known = Session()
+    busy, wrong = error(503, "busy", {"retry-after": "1"}), error(401, "unauthorized")
+
+    _, asked, _ = play(
+        flows.register("alice", "password123", known, RETRIES), [busy, wrong, busy, wrong, ok({"access_token": "new"})]
+    )
+
+    assert asked == ["POST /register", "POST /login"] * 2 + ["POST /register"]
+
+
 def test_a_cancellation_whose_answer_is_lost_is_looked_up() -> None:
     cancelled = ok({**ORDER, "status": "cancelled"})
 

@@ -15,6 +15,7 @@ from router_client import (
     NotFound,
     Refused,
     Retries,
+    StreamClosed,
     Unauthorized,
 )
 
@@ -246,6 +247,8 @@ def test_a_closed_client_ends_its_iterators(router: Router) -> None:
     client.close()
 
     assert list(images) == []
+    with pytest.raises(StreamClosed):
+        client.best_touch("BTCUSDT")
 
 
 async def test_the_client_knows_nothing_of_the_server() -> None:

@@ -16,6 +16,7 @@ from router_client import (
     Notice,
     Refused,
     SlowConsumer,
+    Tokens,
     Unauthorized,
     async_client,
 )
@@ -265,3 +266,31 @@ async def test_a_closed_stream_ends(trader: AsyncAPIClient) -> None:
     await updates.aclose()
 
     assert [update async for update in updates] == []
+
+
+async def test_a_callback_that_fails_harms_no_stream(router: Router, trader: AsyncAPIClient) -> None:
+    def fail(notice: Notice) -> None:
+        raise RuntimeError(str(notice))
+
+    failures: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: failures.append(context))
+    async with AsyncAPIClient(router.url, session=trader.session, on_notice=fail) as client:
+        await anext(client.best_touch("BTCUSDT"))
+
+    assert failures
+
+
+async def test_a_token_is_renewed_while_streams_go_on(trader: AsyncAPIClient) -> None:
+    """The router would close a socket whose token has ended; it is shown the new one on the same socket."""
+    session = trader.session
+    assert session.token is not None
+    assert session.refresh_token is not None
+    session.take(Tokens(session.token, session.refresh_token, expires_in=1))  # as far as the client knows
+    version = session.version
+
+    async for _ in trader.best_touch("BTCUSDT"):
+        if session.version > version:
+            break
+
+    await trader.ws.ping()
+    assert trader.ws.connections == 1
