@@ -114,7 +114,7 @@ async def house(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
     await house.reports.stop()
     for client in house.clients:
         await client.outbox.close()
-    await sync_to_async(connection.close)()
+    await sync_to_async(lambda: connection.close())()  # of the thread that asks
     await asyncio.to_thread(close_database_threads)
 
 
