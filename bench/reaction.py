@@ -27,7 +27,7 @@ GROUP = "reaction"
 SYMBOL, INSTRUMENT = "DOTUSDT", "DOT-USDT"
 PER_SECOND = 1000
 ORDERS = 500
-P99_MAX_MS = 20
+BEYOND_SYNC_MS = 10  # a commit waits for the disk; the rest is ours
 ONE, HIGH, WANTED = Decimal(1), Decimal(99), Decimal(50)  # the busy venue asks about 100
 ANSWER_S = 10.0
 
@@ -49,9 +49,8 @@ def _measure(orders: int) -> Iterator[Row]:
     note = f"{orders} orders, one after another, beside {PER_SECOND} frames/s"
     sync_ms = _sync_p99_ms()
     yield Row(GROUP, "frame → order_update, p50", statistics.median(ages), "ms", note=note)
-    yield at_most(
-        GROUP, "frame → order_update, p99", ages[int(len(ages) * 0.99)], "ms", P99_MAX_MS, note="the commit is synced"
-    )
+    p99 = ages[int(len(ages) * 0.99)]
+    yield at_most(GROUP, "frame → order_update, p99", p99, "ms", sync_ms + BEYOND_SYNC_MS, note="fsync + 10 ms")
     yield Row(GROUP, "frame → order_update, max", ages[-1], "ms")
     yield Row(GROUP, "fsync of this disk, p99", sync_ms, "ms", note="4 KiB appended and synced, 200 times")
 
@@ -100,9 +99,7 @@ async def _quoted(socket: ClientConnection, market: SimulatedVenues, ask: Decima
     """Show a price and wait until the router shows it too."""
     market["okx"].quote(INSTRUMENT, ONE, ONE, ask, ONE)
     async with asyncio.timeout(ANSWER_S):
-        while (message := json.loads(await socket.recv()))["type"] != "best_touch" or message["data"][
-            "best_ask"
-        ] != ask:
+        while json.loads(await socket.recv()).get("data", {}).get("best_ask") != ask:
             pass
 
 
