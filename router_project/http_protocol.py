@@ -6,7 +6,7 @@ large it grows.
 
 import asyncio
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from router_project.errors import JSON, Answer, answer
 
@@ -50,6 +50,9 @@ class RouterHttpProtocol(HttpToolsProtocol):
         self._head_size = 0
         self._stop_timer()
         super().on_headers_complete()
+        cycle = self.cycle  # the last request's, where this one becomes a WebSocket
+        if cycle is not None and cycle.transport is self.transport and self.scope["method"] != "HEAD":
+            cycle.transport = _Joined(cycle)  # type: ignore[assignment] # all that a cycle uses
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
@@ -82,3 +85,35 @@ class RouterHttpProtocol(HttpToolsProtocol):
         head = (f"content-type: {JSON}\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n").encode()
         self.transport.write(STATUS_LINE[refusal.status] + head + body)
         self.transport.close()
+
+
+class _Joined:
+    """Where one answer is written: its head waits for the first part of its body, and both leave together.
+
+    Each write costs a system call and wakes the client; small answers had two.
+    """
+
+    __slots__ = ("_cycle", "_head", "_joined", "_transport")
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        self._cycle = cycle
+        self._transport = cycle.transport
+        self._head = b""
+        self._joined = False
+
+    def write(self, data: bytes) -> None:
+        if self._joined or not self._cycle.response_started:  # 100 Continue goes out at once
+            self._transport.write(data)
+        elif not self._head:
+            self._head = data
+        else:
+            self._joined = True
+            self._transport.write(self._head + data)
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+    def close(self) -> None:
+        if self._head and not self._joined:
+            self._transport.write(self._head)
+        self._transport.close()

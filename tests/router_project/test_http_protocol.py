@@ -105,3 +105,68 @@ def test_the_limit_leaves_room_for_what_the_guard_allows() -> None:
     from router_project.guard import HEADERS_SIZE_MAX
 
     assert http_protocol.HEAD_SIZE_MAX > HEADERS_SIZE_MAX
+
+
+class Writes:
+    """Counts what a transport is asked to write."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    def protocol(self) -> type[RouterHttpProtocol]:
+        sizes = self.sizes
+
+        class Counted(RouterHttpProtocol):
+            def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+                write = transport.write
+
+                def counted(data: Any) -> None:
+                    sizes.append(len(data))
+                    write(data)
+
+                transport.write = counted  # type: ignore[method-assign]
+                super().connection_made(transport)
+
+        return Counted
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_head_and_body_leave_in_one_write(method: str) -> None:
+    writes = Writes()
+    async with serving(Guard(echo), http=writes.protocol()) as port:
+        for path in ("/1", "/2"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200 ")
+            if method == "GET":
+                assert json.loads(await reader.readexactly(writes.sizes[-1] - len(head)))["path"] == path
+            writer.close()
+    assert len(writes.sizes) == 2
+
+
+async def test_a_client_that_waits_to_be_asked_for_its_body_is_asked_at_once(port: int) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")
+    assert await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5) == b"HTTP/1.1 100 Continue\r\n\r\n"
+    writer.write(b"{}")
+    assert json.loads((await read_reply(reader)).body)["size"] == 2
+    writer.close()
+
+
+async def test_an_answer_in_parts_and_one_that_breaks_off_still_reach_the_client() -> None:
+    async def parts(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        if scope["path"] == "/breaks":
+            return
+        for part in (b"one", b"two", b""):
+            await send({"type": "http.response.body", "body": part, "more_body": bool(part)})
+
+    async with serving(parts, http=RouterHttpProtocol) as port:
+        for path, rest in (("/", b"3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n"), ("/breaks", b"")):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+            head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200 ")
+            assert body == rest
+            writer.close()
