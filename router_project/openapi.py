@@ -1,4 +1,4 @@
-"""What drf-spectacular cannot know by itself: our bearer tokens, and the shape of every error."""
+"""What drf-spectacular cannot know by itself: our tokens and keys, and the shape of every error."""
 
 from typing import Any
 
@@ -44,6 +44,14 @@ class BearerScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-c
 
     def get_security_definition(self, auto_schema: Any) -> dict[str, str]:
         return {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
+
+
+class KeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+    target_class = "accounts.authentication.KeyAuthentication"
+    name = "key"
+
+    def get_security_definition(self, auto_schema: Any) -> dict[str, str]:
+        return {"type": "apiKey", "in": "header", "name": "X-API-Key"}
 
 
 def describe_errors(result: dict[str, Any], **_: Any) -> dict[str, Any]:

@@ -12,14 +12,13 @@ from typing import Any
 import httpx
 import jwt
 import pytest
-from asgiref.sync import sync_to_async
 from django.conf import settings
 
 from accounts import services as accounts
 from accounts.models import User
 from router_project.asgi import application
 from tests.trading.desk import Desk
-from tests.trading.web import Answer, Person
+from tests.trading.web import Answer, Person, aside
 
 ROADS = {"short": {}, "django": {"Cookie": "a=b"}}  # whoever has a cookie may be a browser: Django's
 
@@ -106,7 +105,7 @@ class Road:
 async def road(request: pytest.FixtureRequest, desk: Desk, alice: Person) -> AsyncIterator[Road]:
     """Alice with an order named x, on each road."""
     desk.quote(bid=[("20", "1", "okx")], ask=[("30", "1", "okx")])
-    await sync_to_async(alice.place)("x", "buy", 1, 10)
+    await aside(alice.place, "x", "buy", 1, 10)
     transport = httpx.ASGITransport(app=application)  # type: ignore[arg-type]
     headers = ROADS[request.param]
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost", headers=headers) as http:
@@ -264,7 +263,7 @@ def forged(token: str, *, signed_with: str | None = None, algorithm: str = "HS25
 
 
 async def test_only_tokens_of_ours_that_are_still_good_are_taken(road: Road, alice: Person) -> None:
-    session = await sync_to_async(accounts.login)(username="alice", password="password123")
+    session = await aside(accounts.login, username="alice", password="password123")
     head, claims, signature = alice.token.split(".")
     bad = {
         "expired": forged(alice.token, exp=1),
@@ -313,7 +312,7 @@ async def test_a_token_ends_with_its_user(road: Road, alice: Person, end: str) -
         user.save()
 
     assert (await road.send("GET", "/balance")).status == 200
-    await sync_to_async(change)()
+    await aside(change)
     for method, path, body in (("POST", "/orders", json.dumps(ORDER)), ("GET", "/balance", b""),
                                ("DELETE", "/orders/x", b""), ("PUT", "/orders/x", b'{"price": 11}'),
                                ("POST", "/account/reset", b""), ("GET", "/ledger?format=csv", b"")):  # fmt: skip
@@ -322,8 +321,8 @@ async def test_a_token_ends_with_its_user(road: Road, alice: Person, end: str) -
 
 
 async def test_a_deleted_users_token_opens_nothing(road: Road) -> None:
-    carol = await sync_to_async(Person)("carol")
-    await sync_to_async(carol.user.delete)()
+    carol = await aside(Person, "carol")
+    await aside(carol.user.delete)
     for method, path, body in (("POST", "/orders", json.dumps(ORDER)), ("GET", "/balance", b""), ("GET", "/fills", b""),
                                ("POST", "/deposit", b'{"asset": "USDT", "amount": 1}')):  # fmt: skip
         assert (await road.send(method, path, body, token=carol.token)).refused(401, "unauthorized")

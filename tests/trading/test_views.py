@@ -9,13 +9,12 @@ from urllib.parse import quote
 
 import httpx
 import pytest
-from asgiref.sync import sync_to_async
 from django.core.management import call_command
 from django.test import Client
 
 from router_project.asgi import application
 from tests.trading.desk import Desk
-from tests.trading.web import PASSWORD, Person
+from tests.trading.web import PASSWORD, Person, aside
 from trading import views
 
 ORDER_FIELDS = {
@@ -315,9 +314,9 @@ async def test_the_ledger_and_the_fills_are_downloaded_as_tables(
     monkeypatch.setattr(views, "CSV_ROWS", 2)  # so that it takes several reads
     quoted(desk)
     for number in range(3):
-        await sync_to_async(alice.place)(f"t{number}", "buy", "0.00000001", 50_000)
+        await aside(alice.place, f"t{number}", "buy", "0.00000001", 50_000)
     for path in ("ledger", "fills"):
-        page = await sync_to_async(alice.get)(f"/{path}")
+        page = await aside(alice.get, f"/{path}")
         expected = page["entries" if path == "ledger" else "fills"]
         answer = await download(f"/{path}?format=csv", alice.token, accept)
         assert answer.status_code == 200
