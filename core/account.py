@@ -274,13 +274,15 @@ class Account:
         money = amount(side, after) - amount(side, before)
         bps = self._fees.maker if liquidity is Liquidity.MAKER else self._fees.taker
         received_asset = base if side is Side.BUY else quote
-        received = order.filled_quantity + quantity if side is Side.BUY else amount(side, after)
-        fee = min(fee_of(received, bps), received) - order.fee if bps else 0
+        # Also cumulative, at this fill's rate: another rate than before charges nothing afterwards.
+        earlier = order.filled_quantity if side is Side.BUY else amount(side, before)
+        received = quantity if side is Side.BUY else money
+        fee = fee_of(earlier + received, bps) - fee_of(earlier, bps)
         fill_id = self._new_id()
         order.fill_count += 1
         order.filled_quantity += quantity
         order.filled_notional = after
-        order.fee += max(fee, 0)
+        order.fee += fee
         order.executed_at = order.updated_at = now
         order.version += 1
         order.venue = offer.venue if order.venue in (None, offer.venue) else "multiple"
@@ -293,8 +295,7 @@ class Account:
         else:
             self._move(base, -quantity, "fill", fill_id)
             self._move(quote, money, "fill", fill_id)
-        if fee > 0:
-            self._move(received_asset, -fee, "fee", fill_id)
+        self._move(received_asset, -fee, "fee", fill_id)
         if not order.leaves:
             order.status = Status.FILLED
         fill = Fill(
@@ -303,7 +304,7 @@ class Account:
             price=offer.price,
             quantity=quantity,
             venue=offer.venue,
-            fee=max(fee, 0),
+            fee=fee,
             fee_asset=received_asset,
             liquidity=liquidity,
             touch=market.touch,
