@@ -56,6 +56,10 @@ class Key(serializers.Serializer[Any]):
     created_at = serializers.DateTimeField()
 
 
+class Keys(serializers.Serializer[Any]):
+    api_keys = Key(many=True)
+
+
 class ShownKey(Key):
     """An API key as it is shown once."""
 

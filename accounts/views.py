@@ -114,7 +114,7 @@ class RefreshView(_Public):
 class KeysView(APIView):
     serializer_class = serializers.KeyRequest
 
-    @extend_schema(summary="Your API keys", tags=["accounts"], responses={200: serializers.Key(many=True)})
+    @extend_schema(summary="Your API keys", tags=["accounts"], responses=serializers.Keys)
     def get(self, request: Request) -> Response:
         """List the keys that are not revoked, newest first, without their secrets."""
         return Response({"api_keys": [serializers.key(one) for one in selectors.keys_of(_user_id(request))]})

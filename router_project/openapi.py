@@ -57,10 +57,16 @@ class KeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call
 def describe_errors(result: dict[str, Any], **_: Any) -> dict[str, Any]:
     """Give every error response its body and an example (a hook of drf-spectacular)."""
     result.setdefault("components", {}).setdefault("schemas", {})["Error"] = ERROR
-    for path in result.get("paths", {}).values():
+    for address, path in result.get("paths", {}).items():
         for operation in path.values():
             responses = operation.get("responses", {})
+            if "{" in address:
+                responses.setdefault("404", {"description": "There is no such thing, or no such address."})
+            responses.setdefault("429", {"description": "Too many requests; `Retry-After` says when to ask again."})
+            responses.setdefault("503", {"description": "A dependency is down; `Retry-After` says when to ask again."})
             if operation.get("requestBody"):
+                responses.setdefault("400", {"description": "The body is not JSON as this server reads it."})
+                responses.setdefault("408", {"description": "The body did not arrive in time."})
                 responses.setdefault("413", {"description": "The body is over 64 KiB."})
                 responses.setdefault("415", {"description": "The body is not application/json."})
             if any(operation.get("security", ())) and {} not in operation["security"]:
