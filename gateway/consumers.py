@@ -14,12 +14,14 @@ from django.conf import settings
 from django.db import InterfaceError, OperationalError
 
 from accounts.authentication import Identity
+from accounts.limits import RateLimited, current_limits
 from core import strict_json
 from core.errors import DomainError, NotFound, Unauthorized, Unavailable, UnknownVenue
 from gateway.commands import Command, CommandError, Filter, read_command, read_filter, read_from_seq
 from gateway.orders import OrderDesk
 from gateway.outbox import Outbox
 from gateway.protocol import SCOPE_EXTENSION, DirectSocket
+from gateway.quotas import Share, current_quotas
 from gateway.reports import Stream, current_reports
 from gateway.sessions import authenticate, current_sessions
 from marketdata.batches import ALL
@@ -32,7 +34,7 @@ log = structlog.get_logger(__name__)
 AUTH_FIRST_S = 0.25  # an auth message within this time is answered before anything else
 RESUME_FIRST_S = 0.25  # a resume within this time comes before any report
 AUTH_DEADLINE_S = 30.0  # without authentication the socket is closed
-SUBSCRIPTIONS_MAX = 500
+KEY_HEADERS = frozenset({b"x-api-key", b"x-token-id"})
 BAD_FRAMES_MAX = 10_000  # a client that sends nothing else is not a client
 
 CLOSE_POLICY = 1008
@@ -48,6 +50,7 @@ class _Socket(AsyncWebsocketConsumer):  # type: ignore[misc] # Channels ships no
     identity: Identity | None = None
     refused = False  # what is still to be read of it counts no more
     outbox: Outbox
+    share: Share
 
     async def dispatch(self, message: dict[str, Any]) -> None:
         """Go to the handler directly: nothing here uses the thread's database connection."""
@@ -66,6 +69,8 @@ class _Socket(AsyncWebsocketConsumer):  # type: ignore[misc] # Channels ships no
             await self.websocket_connect(message)
         except StopConsumer:
             raise
+        except RateLimited as error:
+            await self.refuse(error, code=CLOSE_LATER)
         except Exception:
             if not hasattr(self, "outbox"):
                 raise  # the client is gone already
@@ -77,6 +82,9 @@ class _Socket(AsyncWebsocketConsumer):  # type: ignore[misc] # Channels ships no
         direct = self.scope.get("extensions", {}).get(SCOPE_EXTENSION)
         self.outbox = Outbox(self.base_send, direct if isinstance(direct, DirectSocket) else None, self.leave_all)
         current_sessions().add(self)
+        client = self.scope.get("client")
+        self.share = Share(current_quotas(), str(client[0]) if client else "unknown")
+        self.share.open()
 
     async def take(self, message: dict[str, Any]) -> None:
         raise NotImplementedError
@@ -94,6 +102,7 @@ class _Socket(AsyncWebsocketConsumer):  # type: ignore[misc] # Channels ships no
         current_sessions().discard(self)
         self.leave_all()
         if hasattr(self, "outbox"):
+            self.share.close()
             await self.outbox.close()
 
     def say(self, message: dict[str, Any]) -> None:
@@ -185,13 +194,15 @@ class ClientSocket(_Socket):
     # -- credentials
 
     def _credential(self) -> str | None:
-        """Return the token that came with the handshake: `?token=`, or an Authorization header."""
+        """Return what came with the handshake: `?token=`, an Authorization header or an API key's."""
         query_string: bytes = self.scope.get("query_string", b"")
         query = parse_qs(query_string.decode("latin-1"), keep_blank_values=True)
         if "token" in query:
             return query["token"][-1]
         headers: list[tuple[bytes, bytes]] = self.scope.get("headers", [])
         for name, value in headers:
+            if name in KEY_HEADERS:
+                return value.decode("latin-1").strip()
             if name == b"authorization":
                 scheme, _, token = value.decode("latin-1").partition(" ")
                 return token.strip() if scheme.lower() == "bearer" else scheme
@@ -201,6 +212,7 @@ class ClientSocket(_Socket):
         identity: Identity = await authenticate(token)
         if self.identity is not None and identity.user_id != self.identity.user_id:
             raise Unauthorized("this socket belongs to another user; open a new one")
+        self.share.belongs_to(identity)
         if self._reports is None:
             self._reports = await current_reports().follow(identity.user_id, self.outbox)
         self.identity = identity
@@ -234,12 +246,15 @@ class ClientSocket(_Socket):
         )
 
     async def _auth(self, command: Command) -> None:
-        token = command.body.get("token")
+        token = command.body.get("token") or command.body.get("api_key")
         self._cancel_greeting()
         try:
             if not isinstance(token, str):
-                raise Unauthorized("auth needs a token, as POST /login gives it")
+                raise Unauthorized("auth needs a token, as POST /login gives it, or an api_key")
             identity = await self._identify(token)
+        except RateLimited as error:
+            await self.refuse(error, _error_message(command.error(error.code, error.message)), code=CLOSE_LATER)
+            return
         except Unauthorized as error:
             await self.refuse(error, _error_message(command.error(error.code, error.message)))
             return
@@ -257,12 +272,15 @@ class ClientSocket(_Socket):
         chosen = read_filter(command, settings.CATALOGUE, tuple(settings.VENUES))
         identity = _identity_of(chosen)
         known = identity in self._subscriptions
-        if not known and len(self._subscriptions) >= SUBSCRIPTIONS_MAX:
-            raise command.error("too_many_subscriptions", f"at most {SUBSCRIPTIONS_MAX} subscriptions a socket")
         assert chosen.stream is not None
         assert chosen.instrument is not None
         assert chosen.venue is not None
         await self.hub.awaken(chosen.stream, chosen.instrument)
+        if not known:
+            try:
+                self.share.subscribe()
+            except RateLimited as error:
+                raise command.error("too_many_subscriptions", error.message) from None
         self._answer(command, _confirmation(chosen, "subscribed"))
         if known:
             return
@@ -280,6 +298,7 @@ class ClientSocket(_Socket):
             key, _ = self._subscriptions.pop(item)
             self.hub.leave(self.outbox, key)
             self.outbox.forget(key)
+        self.share.unsubscribe(len(gone))
         answer = _confirmation(chosen, "unsubscribed")
         answer["count"] = len(gone)
         self._answer(command, answer)
@@ -296,8 +315,17 @@ class ClientSocket(_Socket):
     async def _order(self, command: Command) -> None:
         assert self.identity is not None
         assert self._reports is not None
+        await self._require_pace(command, self.identity)
         self._reports.start()
         await self._orders.take(command, self.identity, self._reports)
+
+    async def _require_pace(self, command: Command, identity: Identity) -> None:
+        """Hold order commands to the tier, counted together with those over REST."""
+        if settings.RATE_LIMITS:
+            window = await current_limits().order_action(f"user:{identity.user_id}", identity.tier)
+            if not window.allowed:
+                await self._orders.settled()
+                raise command.error(RateLimited.code, f"too many order commands; at most {window.limit} a second")
 
     async def _resume(self, command: Command) -> None:
         """Tell the reports after the client's last one again; this answer comes before them."""

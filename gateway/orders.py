@@ -11,6 +11,7 @@ from django.conf import settings
 from msgspec import Struct
 
 from accounts.authentication import Identity
+from accounts.services import is_key
 from core.errors import DomainError
 from gateway.commands import Command, CommandError
 from gateway.reports import Stream
@@ -44,7 +45,8 @@ def read_order_command(command: Command, identity: Identity) -> tuple[str, Asked
     Raises:
         Invalid, UnknownSymbol: the body is none.
     """
-    body, account_id, key = command.body, identity.user_id, identity.key
+    body, account_id = command.body, identity.user_id
+    key = "" if is_key(identity.key) else identity.key  # an API key was checked with the socket, and is again and again
     if command.action == "submit_order":
         terms = read_terms(body, settings.CATALOGUE)
         return terms.token_id, Place(account_id, terms, key)

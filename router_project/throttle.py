@@ -37,10 +37,11 @@ class Throttle:
         self._known: dict[str, tuple[str, str, float]] = {}  # credential → who, tier, until when
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
+        if scope["type"] in ("http", "websocket"):
+            scope = {**scope, "client": (address_of(scope), 0)}  # from here on the client's own, not its proxy's
         if self._limits is None or scope["type"] != "http" or scope["path"].startswith(FREE):
             await self._app(scope, receive, send)
             return
-        scope = {**scope, "client": (address_of(scope), 0)}  # from here on the client's own, not its proxy's
         who, tier = await self._sender(scope)
         window = await self._limits.request(who, tier)
         if window.allowed and _is_order_action(scope):

@@ -148,7 +148,6 @@ async def test_nobody_gets_no_streams(router: Router) -> None:
                 await anext(stream)
 
 
-@pytest.mark.xfail(reason="the socket does not read the X-API-Key header yet")
 async def test_an_api_key_opens_the_socket(trader: AsyncAPIClient, router: Router) -> None:
     key = (await trader.create_api_key()).api_key
 
