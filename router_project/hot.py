@@ -125,7 +125,7 @@ async def _place_order(token: str, body: bytes) -> tuple[int, Any]:
 
 async def _balance(token: str, body: bytes) -> tuple[int, Any]:
     bearer = bearer_of_token(token)
-    held = await reader.read(reader.balances, bearer.user_id, bearer.key)
+    held = await reader.balances(bearer.user_id, bearer.key)
     return 200, wire.balances(held, services.assets())
 
 
