@@ -166,9 +166,10 @@ class Exchange:
         terms = command.terms
         earlier = ledger.by_token(account.account_id, terms.token_id)
         if earlier is not None and earlier.terms.token_id == terms.token_id:
+            just_made = [fill for order, fill in account.changes.fills if order is earlier]  # in this transaction
             raise DuplicateTokenId(
                 "this token_id was used before; the order is in the answer",
-                order=wire.order(earlier, ledger.fills.get(earlier.order_id, ())),
+                order=wire.order(earlier, [*ledger.fills.get(earlier.order_id, ()), *just_made]),
             )
         market = self._market_of(terms.instrument, terms.side)
         if terms.order_type is OrderType.IOC:

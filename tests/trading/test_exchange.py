@@ -5,10 +5,10 @@ import pytest
 
 from core.account import Balance, InsufficientFunds, NoMarket, NotOpen
 from core.events import Side
-from core.orders import Status
+from core.orders import OrderType, Status, Terms
 from tests.trading.desk import BTC, Desk, units
 from trading import models
-from trading.commands import Amend, Cancel, FillResting
+from trading.commands import Amend, Cancel, FillResting, Place
 from trading.exchange import DuplicateTokenId
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -50,6 +50,17 @@ def test_refusals_leave_no_trace_and_do_not_use_up_the_token() -> None:
     with pytest.raises(DuplicateTokenId) as refused:
         desk.order(alice, "buy", "1", "1", token="a")
     assert refused.value.details["order"]["price"] == Decimal(100)
+
+
+def test_an_order_that_is_repeated_within_its_transaction_is_answered_with_its_receipts() -> None:
+    desk = Desk()
+    alice = desk.trader(USDT="100")
+    desk.quote(ask=[("50", "1", "okx")])
+    place = Place(alice, Terms("a", BTC, Side.BUY, OrderType.MARKET, None, units("1")))
+    done, refused = desk.do(place, place)
+    assert isinstance(refused, DuplicateTokenId)
+    (receipt,) = refused.details["order"]["fills"]
+    assert receipt["fill_id"] == done.fills[0].fill_id
 
 
 def test_an_ioc_takes_what_the_best_price_shows_and_cancels_the_rest() -> None:
