@@ -197,7 +197,7 @@ class OrdersView(_View):
 
 
 class OrderView(_View):
-    """One order, by its `token_id` or its `id`."""
+    """One order, by its token_id or its id."""
 
     examples = {"PUT": {"price": 51_000, "quantity": 0.2}}
 
