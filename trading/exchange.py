@@ -23,7 +23,7 @@ from core.events import Side
 from core.orders import Fill, Order, OrderType
 from trading import metrics, wire
 from trading.commands import Amend, Cancel, CancelAll, Command, Deposit, FillResting, Place, Reset
-from trading.ledger import Ledger, Outcome
+from trading.ledger import Ledger, NotOpened, Outcome, open_accounts
 from trading.writer import Writer
 
 log = structlog.get_logger(__name__)
@@ -82,10 +82,18 @@ class Exchange:
 
     def apply(self, commands: Sequence[Command]) -> tuple[list[Any], Callable[[], None]]:
         """Run commands in one transaction; return each one's result, or the `DomainError` that refuses it."""
+        try:
+            return self._apply(commands)
+        except NotOpened as new:
+            open_accounts(new.account_ids)
+            return self._apply(commands, opened=True)
+
+    def _apply(self, commands: Sequence[Command], *, opened: bool = False) -> tuple[list[Any], Callable[[], None]]:
         ledger = Ledger(fees=self._fees, new_id=self._new_id)
         results: list[Any] = []
         now = self._now()
         with transaction.atomic(durable=True):
+            ledger.lock({command.account_id for command in commands}, opened=opened)
             self._read(ledger, commands)
             for command in commands:
                 try:
@@ -120,7 +128,6 @@ class Exchange:
     # -- reading ahead
 
     def _read(self, ledger: Ledger, commands: Sequence[Command]) -> None:
-        ledger.lock({command.account_id for command in commands})
         tokens = {
             (command.account_id, command.terms.token_id if isinstance(command, Place) else command.token)
             for command in commands

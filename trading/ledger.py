@@ -37,6 +37,14 @@ class Conflict(RuntimeError):
     """A row was not what this transaction had read: somebody wrote without the account's lock."""
 
 
+class NotOpened(Exception):
+    """These users have no account row yet: `open_accounts` makes it, and then all can be locked in one order."""
+
+    def __init__(self, account_ids: Sequence[int]) -> None:
+        super().__init__(account_ids)
+        self.account_ids = account_ids
+
+
 class Report(Struct, frozen=True):
     """An execution report, numbered; `body` is the message's data as JSON."""
 
@@ -70,18 +78,16 @@ class Ledger:
 
     # -- reading
 
-    def lock(self, account_ids: Collection[int]) -> None:
-        """Lock accounts, making those that are new, and read their balances. Users that may not trade are left out."""
+    def lock(self, account_ids: Collection[int], *, opened: bool = False) -> None:
+        """Lock accounts and read their balances. Users that may not trade are left out.
+
+        Raises:
+            NotOpened: some have no row yet. Not once `opened`: they are no users, and left out.
+        """
         wanted = sorted(set(account_ids))
         found = self._lock(wanted)
-        if len(found) < len(wanted):
-            missing = [account_id for account_id in wanted if account_id not in found]
-            self._many(
-                "INSERT INTO trading_account (user_id, seq, created_at) SELECT id, 0, %s FROM accounts_user"
-                " WHERE id = %s ON CONFLICT DO NOTHING",
-                [(_time(datetime.now(UTC)), account_id) for account_id in missing],
-            )
-            found |= self._lock(missing)
+        if len(found) < len(wanted) and not opened:
+            raise NotOpened([account_id for account_id in wanted if account_id not in found])
         for account_id, (seq, active, password) in found.items():
             if active:
                 self._seqs[account_id] = seq
@@ -266,6 +272,20 @@ class Ledger:
             cursor.executemany(sql, rows)
             if exactly and cursor.rowcount != len(rows):
                 raise Conflict(f"{len(rows)} rows to write, {cursor.rowcount} found as they were read: {sql[:60]}…")
+
+
+def open_accounts(user_ids: Sequence[int]) -> None:
+    """Make accounts that may be made elsewhere at this moment; commit before any of them is locked.
+
+    A new row within the transaction that locks others would be waited for out of the locks' order.
+    """
+    with connection.cursor() as cursor:
+        for user_id in sorted(user_ids):
+            cursor.execute(
+                "INSERT INTO trading_account (user_id, seq, created_at) SELECT id, 0, %s FROM accounts_user"
+                " WHERE id = %s ON CONFLICT DO NOTHING",
+                [_time(datetime.now(UTC)), user_id],
+            )
 
 
 def read_order(row: Sequence[Any]) -> Order:
