@@ -510,7 +510,7 @@ async def test_two_that_both_believe_to_lead_fill_each_order_once(floor: Floor, 
     assert await proved() == []
 
 
-@pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has no connection to lose")
+@pytest.mark.postgres
 async def test_a_leader_that_loses_its_connection_stops_at_once_and_leads_again(floor: Floor, alice: int) -> None:
     made = await floor.matcher()
 

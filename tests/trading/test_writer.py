@@ -47,7 +47,7 @@ def test_the_connection_is_kept_from_batch_to_batch(opened: list[str]) -> None:
     assert statements.batches == 3
 
 
-@pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite's connection cannot be lost")
+@pytest.mark.postgres
 def test_a_connection_lost_while_nothing_was_written_is_replaced_unnoticed(
     opened: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
