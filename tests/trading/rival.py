@@ -3,6 +3,7 @@
 The market is empty: nothing executes but what a matcher asks for, at the market that it names.
 """
 
+import contextlib
 import multiprocessing
 import os
 import threading
@@ -47,7 +48,8 @@ class Rival:
         self._connection.send("go")
 
     def stop(self) -> None:
-        self._connection.send(("stop", ()))
+        with contextlib.suppress(OSError):  # it may be gone
+            self._connection.send(("stop", ()))
         self._process.join(START_S)
         if self._process.exitcode is None:
             self._process.kill()
@@ -55,6 +57,7 @@ class Rival:
 
 def _serve(connection: Connection, environment: dict[str, str]) -> None:
     os.environ.update(environment)
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "router_project.settings")
     import django
 
     django.setup()
@@ -133,9 +136,14 @@ class _Desk:
         return {row.asset: (row.total, row.held) for row in Balance.objects.filter(account_id=account_id)}
 
     def prove(self) -> None:
-        from tests.trading.proof import prove, read
+        from django.db import connection
 
+        from tests.trading.proof import prove, read
+        from trading.audit import verify
+
+        connection.close()  # the server may have been another one
         prove(read())
+        assert verify() == []
 
     def stop(self) -> None:
         for exchange in self.exchanges:
