@@ -192,15 +192,17 @@ class Customer:
             assert now["status"] in wanted, f"answered open, now {now['status']}, and nothing crossed it"
             assert asked.amended is None or Decimal(now["quantity"]) == asked.amended
 
-    async def all_executed(self, router: Router, web: int) -> None:
-        """Wait until no order rests any more: each was crossed."""
+    async def all_executed(self, router: Router, web: int, side: str) -> None:
+        """Wait until no order of this side rests any more: each was crossed."""
         async with self._http(router, web) as http:
             async with asyncio.timeout(SETTLE_S):
-                while await _all(http, "/orders", "orders", status="open"):  # noqa: ASYNC110 - others decide when
+                resting = True
+                while resting:
                     await asyncio.sleep(PAUSE_S)
+                    resting = side in [order["side"] for order in await _all(http, "/orders", "orders", status="open")]
             orders = {order["token_id"]: order for order in await _all(http, "/orders", "orders")}
             for token, asked in self.orders.items():
-                if asked.answer is not None and asked.answer["status"] == "open":
+                if asked.answer is not None and asked.answer["status"] == "open" and asked.body["side"] == side:
                     assert orders[token]["status"] == "filled", orders[token]
                     assert len(orders[token]["fills"]) == 1, "filled twice"
                 asked.answer = orders[token]
@@ -320,16 +322,18 @@ class Trial:
         await asyncio.to_thread(self.prover.ask, "prove")
         okx = self.market["okx"]
         okx.quote(INSTRUMENT, LOWEST - 10, Decimal(1), LOWEST, Decimal(1))
-        await touch_is(self.router, self.customers[0].token, LOWEST)
+        await self._each(Customer.all_executed, "buy")
         okx.quote(INSTRUMENT, HIGHEST, Decimal(1), HIGHEST + 10, Decimal(1))
-        await self._each(Customer.all_executed)
+        await self._each(Customer.all_executed, "sell")
         await asyncio.to_thread(self.prover.ask, "prove")
         calm(self.market)
         await touch_is(self.router, self.customers[0].token, ASK)
 
-    async def _each(self, what: Callable[[Customer, Router, int], Awaitable[None]]) -> None:
+    async def _each(self, what: Callable[..., Awaitable[None]], *arguments: Any) -> None:
         webs = len(self.router.urls)
-        await asyncio.gather(*(what(one, self.router, number % webs) for number, one in enumerate(self.customers)))
+        await asyncio.gather(
+            *(what(one, self.router, number % webs, *arguments) for number, one in enumerate(self.customers))
+        )
 
     async def _healthy(self) -> None:
         """Wait until every web process answers questions of the database again."""
