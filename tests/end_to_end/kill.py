@@ -15,6 +15,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -476,6 +477,10 @@ async def trial(profile: str, folder: Path, *, seed: int, own: tuple[str, ...] =
                 try:
                     await made.open()
                     yield made
+                except Exception:
+                    for process in made.router.processes:
+                        print(f"-- the log of {process.roles}:\n{process.tail()}", file=sys.stderr)
+                    raise
                 finally:
                     await made.close()
         finally:
