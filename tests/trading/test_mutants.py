@@ -1,8 +1,8 @@
-"""Planted bugs: the machine must notice each one; those that only a race shows, the races.
+"""Planted bugs: the machine must notice each one.
 
 Every patch in `mutants/` breaks one promise; its first line says which. It is applied to a copy
-of the code, and the state machine runs there (`mutants/races/`: a race on PostgreSQL). Where a
-patch no longer applies, the code that it breaks has changed: plant the bug anew.
+of the code, and the state machine runs there. Where a patch no longer applies, the code that it
+breaks has changed: plant the bug anew.
 """
 
 import os
@@ -15,14 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.services import require
-
 ROOT = Path(__file__).resolve().parents[2]
 PATCHES = sorted((Path(__file__).parent / "mutants").glob("*.patch"))
 COPIED = ("core", "trading", "accounts", "marketdata", "gateway", "router_project", "tests", "pyproject.toml")
-RACES = sorted((Path(__file__).parent / "mutants" / "races").glob("*.patch"))
-MACHINE = ("tests/trading/test_machine.py", "-k", "many_days")
-RACE = ("tests/trading/test_races.py", "-x", "-k", "production")
+TESTS = "tests/trading/test_machine.py -k many_days"
 DAYS = 40
 AT_ONCE = 2
 RUN_S = 100
@@ -32,7 +28,7 @@ Run = subprocess.CompletedProcess[str]
 
 
 def run_with(patch: Path | None, folder: Path) -> Run:
-    """Run the machine, or a race, on a copy of the code, with a bug planted or as it is."""
+    """Run the machine on a copy of the code, with a bug planted or as it is."""
     folder.mkdir()
     for name in COPIED:
         if (ROOT / name).is_dir():
@@ -44,24 +40,20 @@ def run_with(patch: Path | None, folder: Path) -> Run:
     environment = {key: value for key, value in os.environ.items() if key != "TEST_DATABASE"}
     environment |= {"MACHINE_DAYS": str(DAYS), "HYPOTHESIS_PROFILE": "ci"}
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *(RACE if patch in RACES else MACHINE)],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *TESTS.split()],
         cwd=folder, env=environment, capture_output=True, text=True, timeout=RUN_S,
     )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[Run]]]:
-    """Start the runs of the tests that were chosen, a few at a time; each test waits for its own."""
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[Run]]]:
+    """Start all runs, a few at a time; each test waits for its own."""
     folder = tmp_path_factory.mktemp("mutants")
-    chosen = [item for item in request.session.items if item.path == Path(__file__)]
-    patches: dict[str, Path | None] = {}
-    for item in chosen:
-        if item.originalname == test_without_a_planted_bug_the_machine_passes.__name__:
-            patches["as_it_is"] = None
-        elif hasattr(item, "callspec"):
-            patches[item.callspec.id] = item.callspec.params["patch"]
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        yield {name: pool.submit(run_with, patch, folder / name) for name, patch in patches.items()}
+        yield {
+            name: pool.submit(run_with, patch, folder / name)
+            for name, patch in [("as_it_is", None), *[(patch.stem, patch) for patch in PATCHES]]
+        }
         pool.shutdown(cancel_futures=True)
 
 
@@ -70,10 +62,8 @@ def test_without_a_planted_bug_the_machine_passes(runs: dict[str, Future[Run]]) 
     assert run.returncode == PASSED, run.stdout + run.stderr
 
 
-@pytest.mark.parametrize("patch", [*PATCHES, *RACES], ids=lambda patch: patch.stem)
+@pytest.mark.parametrize("patch", PATCHES, ids=lambda patch: patch.stem)
 def test_a_planted_bug_is_noticed(runs: dict[str, Future[Run]], patch: Path) -> None:
-    if patch in RACES:
-        require("postgres")
     try:
         run = runs[patch.stem].result()
     except subprocess.CalledProcessError as error:
