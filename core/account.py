@@ -8,14 +8,16 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-from msgspec import Struct, field
+from msgspec import Struct, field, structs
 
 from core.errors import Refused
 from core.events import Side
 from core.money import UNITS, from_units
 from core.orders import Fill, Liquidity, Order, OrderType, Status, Terms, amount, crosses, fee_of, hold
+from core.twap import Twap
 
 BALANCE_MAX = 46_000_000_000 * UNITS  # of one asset, and of an order's notional
+TWAP_RULE = "twap_slice"
 
 
 class InsufficientFunds(Refused):
@@ -36,6 +38,10 @@ class NotOpen(Refused):
 
 class NothingToChange(Refused):
     code = "nothing_to_change"
+
+
+class NotAmendable(Refused):
+    code = "order_not_amendable"
 
 
 class Balance(Struct):
@@ -68,7 +74,10 @@ class Offer(Struct, frozen=True):
 
 
 class Market(Struct, frozen=True):
-    """The market as an order finds it. Offers are at the best price alone, the shown one first; none: no live venue."""
+    """The market as an order finds it. No offers: no live venue.
+
+    Offers are at the best price alone, the shown one first; for slices all that is shown, best first.
+    """
 
     offers: tuple[Offer, ...]
     touch: Mapping[str, Any]  # for the receipt
@@ -153,36 +162,75 @@ class Account:
         needed = hold(terms.side, price=price, leaves=terms.quantity)
         asset = held_asset(terms)
         self._require(asset, needed)
-        order = Order(
-            order_id=self._new_id(),
-            account_id=self.account_id,
-            terms=terms,
-            price=terms.price,
-            quantity=terms.quantity,
-            status=Status.OPEN,
-            created_at=now,
-            updated_at=now,
-        )
+        order = self._new_order(terms, terms.price, now)
         plan = self._plan(order, price, market)
         self._check_receives(order, plan)
-        # Past this line the order is accepted: nothing below may refuse it.
-        self.changes.created.add(order.order_id)
-        self._note(order)
-        self._hold(order, needed)
+        self._accept(order, needed)
         for offer, quantity in plan:
             self._fill(order, offer, quantity, price, Liquidity.TAKER, market, now, rule=_rule(terms))
         if terms.order_type is OrderType.IOC and order.is_open:
-            self._end(order, Status.PARTIALLY_FILLED if order.filled_quantity else Status.CANCELLED, now, "ioc_rest")
-            self.changes.reports.append((order, None))
+            self._end_early(order, now, "ioc_rest")
         return order
+
+    def place_twap(self, terms: Terms, twap: Twap, *, limit: int, now: datetime) -> Order:
+        """Take a parent order; its slices execute from now on. Without a token id its id is that too.
+
+        Raises:
+            InsufficientFunds, AmountTooLarge: as for other orders, at its limit.
+        """
+        self._check_size(terms, limit)
+        needed = hold(terms.side, price=limit, leaves=terms.quantity)
+        self._require(held_asset(terms), needed)
+        order = self._new_order(terms, limit, now, twap)
+        self._accept(order, needed)
+        return order
+
+    def observe(self, order: Order, *, market_sum: int, market_us: int) -> None:
+        """Keep the market's mean price over a running parent's life, as totals so far."""
+        if order.twap is not None and order.is_open:
+            order.twap.market_sum, order.twap.market_us = market_sum, market_us
+            self._note(order)
+
+    def run_slices(self, order: Order, first: int, end: int, market: Market, *, now: datetime) -> bool:
+        """Execute the slices first … end − 1 against what is shown, up to the limit; return whether anything was new.
+
+        Slices that are past already are not run again; those before `first` are passed over. After
+        the last one the order ends, filled or not.
+        """
+        twap = order.twap
+        if twap is None or order.price is None or not order.is_open or twap.next_slice >= end:
+            return False
+        end = min(end, twap.slices)
+        first = min(max(first, twap.next_slice), end)
+        wanted = order.schedule.share(first, end, filled=order.filled_quantity)
+        twap.missed += first - twap.next_slice
+        twap.next_slice = end
+        self._revise(order, now)
+        plan = self._within(order, order.price, wanted, market)
+        try:
+            self._check_receives(order, plan)
+        except AmountTooLarge:
+            self._end_early(order, now, AmountTooLarge.code)
+            return True
+        for offer, quantity in plan:
+            level = {"price": from_units(offer.price), "size": from_units(offer.size), "exchange": offer.venue}
+            shown = Market(market.offers, {**market.touch, "level": level})
+            self._fill(order, offer, quantity, order.price, Liquidity.TAKER, shown, now, rule=TWAP_RULE, slice=end - 1)
+        if end == twap.slices and order.is_open:
+            self._end_early(order, now, "twap_rest")
+        elif wanted and not plan:
+            self.changes.reports.append((order, None))  # it moved on, and got nothing
+        return True
 
     def amend(self, order: Order, *, price: int | None, quantity: int | None, market: Market, now: datetime) -> Order:
         """Change an open order's price or quantity; one that crosses now executes at once.
 
         Raises:
-            NotOpen, NothingToChange, InsufficientFunds, AmountTooLarge: the order stays as it was.
+            NotOpen, NotAmendable, NothingToChange, InsufficientFunds, AmountTooLarge: the order stays as it was.
         """
         self._require_open(order)
+        if order.twap is not None:
+            raise NotAmendable("a TWAP order cannot be changed while it runs; cancel it and place another")
         assert order.price is not None
         new_price = order.price if price is None else price
         new_quantity = order.quantity if quantity is None else quantity
@@ -216,8 +264,7 @@ class Account:
             NotOpen: it has ended already.
         """
         self._require_open(order)
-        self._note(order)
-        self._end(order, Status.PARTIALLY_FILLED if order.filled_quantity else Status.CANCELLED, now, reason)
+        self._end(order, now, reason)
         return order
 
     def fill_resting(self, order: Order, market: Market, *, now: datetime) -> bool:
@@ -231,13 +278,32 @@ class Account:
         try:
             self._check_receives(order, [(best, order.leaves)])
         except AmountTooLarge:
-            self._end(order, Status.CANCELLED, now, AmountTooLarge.code)
-            self.changes.reports.append((order, None))
+            self._end_early(order, now, AmountTooLarge.code)
             return True
         self._fill(order, best, order.leaves, order.price, Liquidity.MAKER, market, now, rule="resting_limit_crossed")
         return True
 
     # -- the steps
+
+    def _new_order(self, terms: Terms, limit: int | None, now: datetime, twap: Twap | None = None) -> Order:
+        order_id = self._new_id()
+        return Order(
+            order_id=order_id,
+            account_id=self.account_id,
+            terms=terms if terms.token_id else structs.replace(terms, token_id=order_id),
+            price=limit,
+            quantity=terms.quantity,
+            status=Status.OPEN,
+            created_at=now,
+            updated_at=now,
+            twap=twap,
+        )
+
+    def _accept(self, order: Order, needed: int) -> None:
+        """From here on nothing may refuse the order."""
+        self.changes.created.add(order.order_id)
+        self._note(order)
+        self._hold(order, needed)
 
     def _plan(self, order: Order, price: int, market: Market) -> list[tuple[Offer, int]]:
         """Decide what executes now, without executing it."""
@@ -246,11 +312,14 @@ class Account:
             return []
         if order.terms.order_type is not OrderType.IOC:
             return [(best, order.quantity)]  # whole, at the touch, whatever size is shown
+        return self._within(order, price, order.quantity, market)
+
+    def _within(self, order: Order, price: int, leaves: int, market: Market) -> list[tuple[Offer, int]]:
+        """Take offers up to a price, best first, each up to its size."""
         plan: list[tuple[Offer, int]] = []
-        leaves = order.quantity
         for offer in market.offers:
             quantity = min(leaves, offer.size)
-            if quantity > 0:
+            if quantity > 0 and crosses(order.side, price=price, best=offer.price):
                 plan.append((offer, quantity))
                 leaves -= quantity
         return plan
@@ -266,6 +335,7 @@ class Account:
         now: datetime,
         *,
         rule: str,
+        slice: int | None = None,
     ) -> None:
         side, terms = order.side, order.terms
         base, _, quote = terms.instrument.partition("-")
@@ -310,14 +380,24 @@ class Account:
             touch=market.touch,
             rule=rule,
             executed_at=now,
+            slice=slice,
         )
         self.changes.fills.append((order, fill))
         self.changes.reports.append((order, fill))
 
-    def _end(self, order: Order, status: Status, now: datetime, reason: str) -> None:
+    def _end(self, order: Order, now: datetime, reason: str) -> None:
         self._hold(order, 0)
-        order.status = status
+        order.status = Status.PARTIALLY_FILLED if order.filled_quantity else Status.CANCELLED
         order.reason = reason
+        self._revise(order, now)
+
+    def _end_early(self, order: Order, now: datetime, reason: str) -> None:
+        """End what the exchange itself ends, and tell it."""
+        self._end(order, now, reason)
+        self.changes.reports.append((order, None))
+
+    def _revise(self, order: Order, now: datetime) -> None:
+        self._note(order)
         order.updated_at = now
         order.version += 1
 
@@ -348,7 +428,8 @@ class Account:
         if order.side is Side.BUY:
             asset, received = base, sum(quantity for _, quantity in plan)
         else:
-            asset, received = quote, amount(Side.SELL, sum(offer.price * quantity for offer, quantity in plan))
+            before, more = order.filled_notional, sum(offer.price * quantity for offer, quantity in plan)
+            asset, received = quote, amount(Side.SELL, before + more) - amount(Side.SELL, before)
         check_balance(asset, self.balance(asset).total + received)
 
     def _require(self, asset: str, needed: int) -> None:

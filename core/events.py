@@ -27,7 +27,7 @@ class Channel(enum.StrEnum):
 Level = tuple[Decimal, Decimal]  # price, size
 
 
-class Quote(Struct, frozen=True):
+class Quote(Struct, frozen=True, gc=False):
     """A venue's own best bid and ask; replaces the one before. An empty side is None."""
 
     bid: Decimal | None
@@ -43,7 +43,7 @@ class Quote(Struct, frozen=True):
         return self.bid is not None and self.ask is not None and self.bid >= self.ask
 
 
-class Trade(Struct, frozen=True):
+class Trade(Struct, frozen=True, gc=False):
     """A public print.
 
     `first_id`..`last_id` is the range of venue ids it stands for (one id, unless the venue
@@ -62,7 +62,7 @@ class Trade(Struct, frozen=True):
     snapshot: bool = False
 
 
-class BookImage(Struct, frozen=True):
+class BookImage(Struct, frozen=True, gc=False):
     """The best levels of a venue's book, best first; replaces the image before."""
 
     bids: tuple[Level, ...]

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from core.events import Side
 from core.money import UNITS
+from core.twap import Schedule, Twap
 
 BPS = 10_000
 
@@ -22,6 +23,10 @@ class OrderType(enum.StrEnum):
     LIMIT = "limit"
     MARKET = "market"
     IOC = "ioc"
+    TWAP = "twap"  # a parent order: its slices execute
+
+
+SIMPLE_TYPES = (OrderType.LIMIT, OrderType.MARKET, OrderType.IOC)
 
 
 class Status(enum.StrEnum):
@@ -62,6 +67,7 @@ class Fill(Struct, frozen=True):
     touch: Mapping[str, Any]
     rule: str
     executed_at: datetime
+    slice: int | None = None  # of a parent order, from 0
 
 
 class Order(Struct):
@@ -84,6 +90,7 @@ class Order(Struct):
     version: int = 1
     executed_at: datetime | None = None
     venue: str | None = None  # that filled it, "multiple" for several
+    twap: Twap | None = None  # of a parent order
 
     @property
     def is_open(self) -> bool:
@@ -98,13 +105,21 @@ class Order(Struct):
         return self.quantity - self.filled_quantity
 
     @property
+    def schedule(self) -> Schedule:
+        """A parent order's slices."""
+        assert self.twap is not None
+        return Schedule(self.created_at, self.twap.duration_s, self.twap.slices, self.quantity)
+
+    @property
     def average_price(self) -> int | None:
         """The mean price of its fills, rounded half-even to the unit."""
-        if not self.filled_quantity:
-            return None
-        whole, rest = divmod(self.filled_notional, self.filled_quantity)
-        twice = 2 * rest
-        return whole + (twice > self.filled_quantity or (twice == self.filled_quantity and whole % 2 == 1))
+        return mean(self.filled_notional, self.filled_quantity) if self.filled_quantity else None
+
+
+def mean(notional: int, quantity: int) -> int:
+    """Return the price at which a quantity makes a notional, rounded half-even to the unit."""
+    whole, rest = divmod(notional, quantity)
+    return whole + (2 * rest > quantity or (2 * rest == quantity and whole % 2 == 1))
 
 
 def amount(side: Side, notional: int) -> int:

@@ -26,7 +26,7 @@ class QuoteLike(Protocol):
     def ask_size(self) -> Decimal | None: ...
 
 
-class Best(Struct, frozen=True):
+class Best(Struct, frozen=True, gc=False):
     """One side's best price, the size that its venue shows there, and since when (wall clock, ns)."""
 
     price: Decimal
@@ -35,7 +35,7 @@ class Best(Struct, frozen=True):
     received_ns: int
 
 
-class Touch(Struct, frozen=True):
+class Touch(Struct, frozen=True, gc=False):
     bid: Best | None
     ask: Best | None
 

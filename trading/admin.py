@@ -18,7 +18,7 @@ from django.template.response import TemplateResponse
 from core.errors import DomainError, Invalid, Unauthorized
 from core.money import DECIMALS, from_units, read_amount
 from trading import services
-from trading.models import Account, Balance, Entry, Fill, Order, Report
+from trading.models import Account, Balance, Entry, Fill, Order, Report, Twap
 
 BY_OPERATOR = "by_operator"
 FAILURES_SHOWN_MAX = 5
@@ -41,6 +41,11 @@ def amount(name: str, title: str = "") -> Callable[[Model], str]:
 @admin.display(description="filled notional")
 def filled_notional(row: Order) -> str:
     return f"{Decimal(row.filled_notional).scaleb(-2 * DECIMALS).normalize():f}"
+
+
+@admin.display(description="market price")
+def market_price(row: Twap) -> str:
+    return f"{from_units(int(row.market_sum) // row.market_us):f}" if row.market_us else "–"
 
 
 @admin.display(description="user", ordering="account__user__username")
@@ -90,10 +95,9 @@ class _ReadOnly(admin.ModelAdmin):  # type: ignore[type-arg]
             self.message_user(request, f"and {len(failures) - FAILURES_SHOWN_MAX} more failed", messages.ERROR)
 
 
-class BalanceLines(admin.TabularInline):  # type: ignore[type-arg]
-    model = Balance
-    fields: ClassVar[Any] = ("asset", amount("total"), amount("held"))
-    readonly_fields: ClassVar[Any] = fields
+class _ReadOnlyLines(admin.options.InlineModelAdmin):  # type: ignore[type-arg]
+    """Rows beside another one, looked at there."""
+
     extra = 0
     can_delete = False
 
@@ -102,6 +106,20 @@ class BalanceLines(admin.TabularInline):  # type: ignore[type-arg]
 
     def has_change_permission(self, _request: HttpRequest, _obj: Any = None) -> bool:
         return False
+
+
+class BalanceLines(_ReadOnlyLines, admin.TabularInline):  # type: ignore[type-arg]
+    model = Balance
+    fields: ClassVar[Any] = ("asset", amount("total"), amount("held"))
+    readonly_fields: ClassVar[Any] = fields
+
+
+class TwapLines(_ReadOnlyLines, admin.StackedInline):  # type: ignore[type-arg]
+    model = Twap
+    fields: ClassVar[Any] = (
+        "venue", "duration_s", "slices", "next_slice", "missed", amount("arrival_price"), market_price,
+    )  # fmt: skip
+    readonly_fields: ClassVar[Any] = fields
 
 
 class CreditForm(forms.Form):
@@ -216,6 +234,7 @@ class OrderAdmin(_ReadOnly):
         amount("fee"), amount("held"), "venue", "status", "reason", "version", "created_at", "updated_at",
         "executed_at",
     )  # fmt: skip
+    inlines = (TwapLines,)
     actions = ("cancel",)
 
     @admin.action(description="Cancel selected orders", permissions=["operate"])

@@ -18,7 +18,7 @@ from django.db import connection, connections
 from msgspec import Struct
 
 from core.events import Side
-from core.orders import amount, hold
+from core.orders import OrderType, amount, hold
 from trading import metrics
 
 log = structlog.get_logger(__name__)
@@ -144,7 +144,7 @@ class _Account:
         self._pause = pause
 
     def findings(self) -> Iterator[Finding]:
-        for check in (self._entries, self._holds, self._orders, self._fills, self._reports):
+        for check in (self._entries, self._holds, self._orders, self._schedules, self._fills, self._reports):
             yield from check()
 
     # -- money
@@ -214,6 +214,18 @@ class _Account:
         ):
             yield self._finding("fills", f"order {order_id} counts {counted} fills, {stored} are stored")
 
+    def _schedules(self) -> Iterator[Finding]:
+        """Parent orders, and they alone, have a schedule; while one is open there are slices to come."""
+        for order_id, order_type, status, reason, past, slices in self._rows(
+            "SELECT o.id, o.order_type, o.status, o.reason, t.next_slice, t.slices FROM trading_order o"
+            " LEFT JOIN trading_twap t ON t.order_id = o.id WHERE o.account_id = %s AND ("
+            "(o.order_type = 'twap') <> (t.order_id IS NOT NULL)"
+            " OR (o.status = 'open' AND t.next_slice >= t.slices)"
+            " OR (o.reason = 'twap_rest' AND t.next_slice < t.slices))"
+        ):
+            detail = f"{order_type} order {order_id} is {status} {reason} after {past} of {slices} slices"
+            yield self._finding("schedule", " ".join(detail.split()))
+
     def _fills(self) -> Iterator[Finding]:
         """Every fill moved what the core says, once, and an order is the sum of its fills."""
         entries = self._fill_entries()
@@ -226,10 +238,11 @@ class _Account:
                 moved.append(entry[2:])
                 entry = next(entries, None)
             order = orders.setdefault(fill.order_id, _Filled())
+            last_slice = order.slice
             expected = order.add(fill)
             if moved != expected:
                 yield self._finding("fill", f"{fill.fill_id} of order {fill.order_id} moved {moved}, not {expected}")
-            for fault in fill.faults(order.fills, self.account_id):
+            for fault in fill.faults(order, last_slice, self.account_id):
                 yield self._finding("fill", f"{fill.fill_id} of order {fill.order_id}: {fault}")
             if order.fills >= fill.order_fills:
                 del orders[fill.order_id]
@@ -261,8 +274,9 @@ class _Account:
 
     def _fill_rows(self) -> Iterator[tuple[Any, ...]]:
         return self._pages(
-            "trading_fill f JOIN trading_order o ON o.id = f.order_id", ", ".join(_FILL_COLUMNS), "1 = 1", "f.seq", "f."
-        )
+            "trading_fill f JOIN trading_order o ON o.id = f.order_id LEFT JOIN trading_twap t ON t.order_id = o.id",
+            ", ".join(_FILL_COLUMNS), "1 = 1", "f.seq", "f.",
+        )  # fmt: skip
 
     def _pages(self, table: str, columns: str, where: str, key: str, owner: str = "") -> Iterator[Any]:
         """Read rows by a rising key, which is the first of the columns."""
@@ -291,7 +305,7 @@ _OPEN_COLUMNS = "number, id, instrument, side, order_type, price, quantity, fill
 _FILL_COLUMNS = (
     "f.seq", "f.id", "f.order_id", "f.number", "f.price", "f.quantity", "f.venue", "f.fee", "f.fee_asset",
     "o.account_id", "o.instrument", "o.side", "o.order_type", "o.price", "o.fill_count", "o.filled_quantity",
-    "o.filled_notional", "o.fee",
+    "o.filled_notional", "o.fee", "o.quantity", "f.slice", "t.next_slice", "t.slices",
 )  # fmt: skip
 
 
@@ -316,31 +330,48 @@ class _FillRow(Struct, frozen=True):
     order_quantity: int
     order_notional: str
     order_fee: int
+    wanted: int
+    slice: int | None
+    next_slice: int | None
+    slices: int | None
 
     def order_sums(self) -> tuple[int, int, int]:
         return self.order_quantity, int(self.order_notional), self.order_fee
 
-    def faults(self, number: int, account_id: int) -> Iterator[str]:
+    def faults(self, order: "_Filled", last_slice: int, account_id: int) -> Iterator[str]:
+        """Compare it with its order as far as it was read, this fill included."""
         base, _, quote = self.instrument.partition("-")
-        if self.number != number:
-            yield f"it is number {self.number}, {number} was next"
+        if self.number != order.fills:
+            yield f"it is number {self.number}, {order.fills} was next"
         if self.owner != account_id:
             yield f"its order belongs to account {self.owner}"
         if self.fee_asset != (base if self.side == Side.BUY else quote):
             yield f"its fee is in {self.fee_asset}"
-        if self.limit is not None and self.order_type in ("limit", "ioc"):
+        if self.limit is not None and self.order_type in ("limit", "ioc", "twap"):
             worse = self.price > self.limit if self.side == Side.BUY else self.price < self.limit
             if worse:
                 yield f"it was filled at {self.price}, its limit is {self.limit}"
+        yield from self._slice_faults(order, last_slice)
+
+    def _slice_faults(self, order: "_Filled", last_slice: int) -> Iterator[str]:
+        if (self.slice is not None) != (self.order_type == OrderType.TWAP):
+            yield f"a fill of a {self.order_type} order, slice {self.slice}"
+        if self.slice is None or self.slices is None or self.next_slice is None:
+            return
+        if not last_slice <= self.slice < self.next_slice:
+            yield f"slice {self.slice} came after {last_slice}, and {self.next_slice} are past"
+        target = self.wanted * (self.slice + 1) // self.slices
+        if order.quantity > target:
+            yield f"{order.quantity} were filled by slice {self.slice}, {target} were due"
 
 
 class _Filled:
     """An order as far as its fills were read."""
 
-    __slots__ = ("fee", "fills", "notional", "quantity")
+    __slots__ = ("fee", "fills", "notional", "quantity", "slice")
 
     def __init__(self) -> None:
-        self.fills = self.quantity = self.notional = self.fee = 0
+        self.fills = self.quantity = self.notional = self.fee = self.slice = 0
 
     def add(self, fill: _FillRow) -> list[tuple[str, str, int]]:
         """Count a fill in; return the entries that it makes: kind, asset and amount."""
@@ -351,6 +382,7 @@ class _Filled:
         self.quantity += fill.quantity
         self.notional += fill.price * fill.quantity
         self.fee += fill.fee
+        self.slice = fill.slice or 0
         money = amount(side, self.notional) - before
         legs = [("fill", base, -fill.quantity), ("fill", quote, money)]
         if side is Side.BUY:

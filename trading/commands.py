@@ -1,8 +1,9 @@
 """What a client asks of its account, as types, and the one reader of each from JSON."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
-from typing import Any
+from enum import StrEnum
+from typing import Any, TypeVar
 
 from msgspec import Struct
 
@@ -11,10 +12,15 @@ from core.errors import Invalid
 from core.events import Side
 from core.instruments import Catalogue
 from core.money import read_amount
-from core.orders import OrderType, Terms
+from core.orders import SIMPLE_TYPES, OrderType, Terms
+from core.twap import DURATION_MAX_S, SLICES_MAX
+from marketdata.batches import ALL
+
+C = TypeVar("C", bound=StrEnum)
 
 TOKEN_LENGTH_MAX = 128
 ASSET_LENGTH_MAX = 16
+DIGITS_MAX = 9  # of a whole number that is sent as a string
 RESERVED_TOKENS = frozenset({".", "..", "twap"})
 NAMING_RULE = (
     "must be 1 to 128 printable ASCII characters without '/', not starting or ending with a space,"
@@ -71,7 +77,28 @@ class FillResting(Struct, frozen=True):
     seen_ns: int
 
 
-Command = Deposit | Place | Amend | Cancel | CancelAll | Reset | FillResting
+class PlaceTwap(Struct, frozen=True):
+    """A parent order. Its terms have the type TWAP, perhaps no token id, perhaps no price: the exchange finds one."""
+
+    account_id: int
+    terms: Terms
+    venue: str  # or "all"
+    duration_s: int
+    slices: int
+
+
+class RunSlices(Struct, frozen=True):
+    """Of the one who keeps the schedule: run slices first … end − 1; the market's mean so far, as totals."""
+
+    account_id: int
+    order_id: str
+    first: int
+    end: int
+    market_sum: int  # price × µs
+    market_us: int
+
+
+Command = Deposit | Place | PlaceTwap | Amend | Cancel | CancelAll | Reset | FillResting | RunSlices
 
 
 def read_object(body: object) -> Mapping[str, Any]:
@@ -117,7 +144,7 @@ def read_terms(body: Mapping[str, Any], catalogue: Catalogue) -> Terms:
         raise _missing_or("symbol", symbol, "must be a string such as BTCUSDT")
     side = _choice("side", body.get("side"), Side)
     order_type = (
-        OrderType.LIMIT if body.get("order_type") is None else _choice("order_type", body["order_type"], OrderType)
+        OrderType.LIMIT if body.get("order_type") is None else _choice("order_type", body["order_type"], SIMPLE_TYPES)
     )
     price: int | None = None
     if order_type is OrderType.LIMIT or (order_type is OrderType.IOC and body.get("price") is not None):
@@ -126,6 +153,34 @@ def read_terms(body: Mapping[str, Any], catalogue: Catalogue) -> Terms:
         read_amount(body["price"], loc=("body", "price"))  # a market order has no limit, but nonsense is told
     quantity = read_amount(body.get("quantity"), loc=("body", "quantity"))
     return Terms(token_id, catalogue.find(symbol).name, side, order_type, price, quantity)
+
+
+def read_twap(body: Mapping[str, Any], catalogue: Catalogue, venues: Sequence[str]) -> tuple[Terms, str, int, int]:
+    """Read a parent order as a client writes it: terms, exchange, duration in seconds, and slices.
+
+    Raises:
+        Invalid: a field is missing, or of the wrong shape or value.
+        UnknownSymbol: the symbol is not served here.
+    """
+    token_id = "" if body.get("token_id") is None else read_token(body["token_id"])
+    name = "pair" if body.get("symbol") is None and body.get("pair") is not None else "symbol"
+    symbol = body.get(name)
+    if not isinstance(symbol, str):
+        raise _missing_or(name, symbol, "must be a string such as BTCUSDT")
+    side = _choice("side", body.get("side"), Side)
+    quantity = read_amount(body.get("total_quantity"), loc=("body", "total_quantity"))
+    duration_s = _whole("duration_seconds", body.get("duration_seconds"), DURATION_MAX_S)
+    slices = _whole("slices", body.get("slices"), SLICES_MAX)
+    limit = body.get("limit_price")
+    price = None if limit is None else read_amount(limit, loc=("body", "limit_price"))
+    venue = ALL if body.get("exchange") is None else body["exchange"]
+    if not isinstance(venue, str) or not venue.isascii() or venue.lower() not in (ALL, *venues):
+        raise Invalid(f"must be one of {', '.join((ALL, *venues))}", loc=("body", "exchange"))
+    instrument, pair = catalogue.find(symbol), body.get("pair")
+    if pair is not None and (not isinstance(pair, str) or catalogue.find(pair) != instrument):
+        raise Invalid("is another than the symbol: send one of the two", loc=("body", "pair"))
+    terms = Terms(token_id, instrument.name, side, OrderType.TWAP, price, quantity)
+    return terms, venue.lower(), duration_s, slices
 
 
 def read_amend(body: Mapping[str, Any]) -> tuple[int | None, int | None]:
@@ -163,11 +218,23 @@ def read_asset(value: object, *, loc: tuple[str | int, ...] = ("body", "asset"))
     return value.upper()
 
 
-def _choice(name: str, value: object, choices: type[Any]) -> Any:
-    words = [choice.value for choice in choices]
-    if not isinstance(value, str) or value not in words:
-        raise _missing_or(name, value, f"must be one of {', '.join(words)}")
-    return choices(value)
+def _choice(name: str, value: object, choices: Iterable[C]) -> C:
+    for choice in choices:
+        if value == choice.value:
+            return choice
+    raise _missing_or(name, value, f"must be one of {', '.join(choice.value for choice in choices)}")
+
+
+def _whole(name: str, value: object, most: int) -> int:
+    """Read a whole number from 1 to `most`: 60, 60.0 or "60"."""
+    number: int | Decimal = 0
+    if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) <= DIGITS_MAX:
+        number = int(value)
+    elif isinstance(value, int | Decimal) and not isinstance(value, bool):
+        number = value
+    if not 1 <= number <= most or number != int(number):
+        raise _missing_or(name, value, f"must be a whole number from 1 to {most}")
+    return int(number)
 
 
 def _missing_or(name: str, value: object, rule: str) -> Invalid:

@@ -7,7 +7,7 @@ commands need, let the core decide, write what changed, and tell once it is comm
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from datetime import UTC, datetime
 from functools import partial
@@ -17,25 +17,44 @@ import structlog
 from django.db import transaction
 from msgspec import Struct
 
-from core.account import Account, Balance, Fees, Market, Offer, check_balance
+from core.account import Account, Balance, Fees, Market, NoMarket, Offer, check_balance
 from core.errors import DomainError, NotFound, Refused
 from core.events import Side
-from core.orders import Fill, Order, OrderType
+from core.orders import Fill, Order, OrderType, Terms
+from core.twap import Twap, collar
 from trading import metrics, wire
-from trading.commands import Amend, Cancel, CancelAll, Command, Deposit, FillResting, Place, Reset
+from trading.commands import (
+    Amend,
+    Cancel,
+    CancelAll,
+    Command,
+    Deposit,
+    FillResting,
+    Place,
+    PlaceTwap,
+    Reset,
+    RunSlices,
+)
 from trading.ledger import Ledger, NotOpened, Outcome, open_accounts
 from trading.writer import Writer
 
 log = structlog.get_logger(__name__)
 
 SEEN_MAX_NS = 1_000_000_000  # how old a crossing may be by the time it is written
-SIZES_KEPT_MAX = 10_000  # displayed sizes of which an account took a part
+TWAPS_RUNNING_MAX = 100  # of one account
+SIZES_KEPT_MAX = 20_000  # displayed sizes of which an account took a part
 
+_Level = tuple[int, str, Side, str, int]  # account, instrument, side, venue and price
 MarketOf = Callable[[str, Side], Market]  # instrument, the order's side → what it would execute against now
+DepthOf = Callable[[str, Side, str], Market]  # with the venue, or "all" → all that is shown, best first
 
 
 class DuplicateTokenId(Refused):
     code = "duplicate_token_id"
+
+
+class TooManyTwaps(Refused):
+    code = "too_many_twaps"
 
 
 class OrderNotFound(NotFound):
@@ -50,7 +69,10 @@ class Done(Struct, frozen=True):
 
 
 class Exchange:
-    """The paper exchange of one process. `told` is called after each commit, in the writer's thread."""
+    """The paper exchange of one process. `told` is called after each commit, in the writer's thread.
+
+    A parent order without a limit gets the touch at its arrival, worsened by `collar_bps`.
+    """
 
     def __init__(
         self,
@@ -58,6 +80,8 @@ class Exchange:
         *,
         is_live: Callable[[str], bool],
         fees: Fees,
+        depth_of: DepthOf = lambda instrument, side, venue: Market((), {}),
+        collar_bps: int = 0,
         told: Callable[[Outcome], None] = lambda outcome: None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         clock_ns: Callable[[], int] = time.monotonic_ns,
@@ -67,6 +91,8 @@ class Exchange:
         self._is_live = is_live
         self._clock_ns = clock_ns
         self._market_of = market_of
+        self._depth_of = depth_of
+        self._collar_bps = collar_bps
         self._fees = fees
         self._now = now
         self._new_id = new_id
@@ -89,6 +115,14 @@ class Exchange:
             return self._apply(commands, opened=True)
 
     def _apply(self, commands: Sequence[Command], *, opened: bool = False) -> tuple[list[Any], Callable[[], None]]:
+        try:
+            return self._commit(commands, opened=opened)
+        except BaseException:
+            self._taken.undo()  # what was not written took nothing
+            raise
+
+    def _commit(self, commands: Sequence[Command], *, opened: bool) -> tuple[list[Any], Callable[[], None]]:
+        self._taken.begin()
         ledger = Ledger(fees=self._fees, new_id=self._new_id)
         results: list[Any] = []
         now = self._now()
@@ -129,12 +163,12 @@ class Exchange:
 
     def _read(self, ledger: Ledger, commands: Sequence[Command]) -> None:
         tokens = {
-            (command.account_id, command.terms.token_id if isinstance(command, Place) else command.token)
+            (command.account_id, command.terms.token_id if isinstance(command, Place | PlaceTwap) else command.token)
             for command in commands
-            if isinstance(command, Place | Amend | Cancel)
+            if isinstance(command, Place | PlaceTwap | Amend | Cancel)
         }
         ledger.read_tokens(tokens)
-        ledger.read_orders({command.order_id for command in commands if isinstance(command, FillResting)})
+        ledger.read_orders({command.order_id for command in commands if isinstance(command, FillResting | RunSlices)})
         for command in commands:
             if isinstance(command, CancelAll | Reset) and command.account_id in ledger.accounts:
                 ledger.read_open(command.account_id)
@@ -168,26 +202,63 @@ class Exchange:
                 return {asset: _copy(balance) for asset, balance in account.balances.items()}
             case FillResting():
                 return self._fill_resting(ledger, account, command, now)
+            case PlaceTwap():
+                return self._place_twap(ledger, account, command, now)
+            case RunSlices():
+                return self._run_slices(ledger, account, command, now)
 
     def _place(self, ledger: Ledger, account: Account, command: Place, now: datetime) -> Order:
         terms = command.terms
-        earlier = ledger.by_token(account.account_id, terms.token_id)
-        if earlier is not None and earlier.terms.token_id == terms.token_id:
+        self._refuse_used_token(ledger, account, terms.token_id)
+        shown = self._market_of(terms.instrument, terms.side)
+        if terms.order_type is not OrderType.IOC:
+            order = account.place(terms, shown, now=now)
+        else:
+            before = len(account.changes.fills)
+            order = account.place(terms, self._taken.left(account.account_id, terms, shown), now=now)
+            self._taken.take(order, account.changes.fills[before:], shown)
+        ledger.remember(order)
+        return order
+
+    def _place_twap(self, ledger: Ledger, account: Account, command: PlaceTwap, now: datetime) -> Order:
+        terms = command.terms
+        if terms.token_id:
+            self._refuse_used_token(ledger, account, terms.token_id)
+        if ledger.running_twaps(account.account_id) >= TWAPS_RUNNING_MAX:
+            raise TooManyTwaps(f"{TWAPS_RUNNING_MAX} of your TWAP orders run already; wait for one, or cancel one")
+        offers = {side: self._depth_of(terms.instrument, side, command.venue).offers[:1] for side in Side}
+        limit = terms.price
+        if limit is None:
+            if not offers[terms.side]:
+                raise NoMarket("no venue is live for this symbol now: give a limit_price, or try again later")
+            limit = collar(offers[terms.side][0].price, buys=terms.side is Side.BUY, bps=self._collar_bps)
+        bests = [best.price for side in Side for best in offers[side]]
+        arrival = sum(bests) // 2 if len(bests) == len(Side) else None
+        twap = Twap(command.venue, command.duration_s, command.slices, arrival_price=arrival)
+        order = account.place_twap(terms, twap, limit=limit, now=now)
+        ledger.remember(order)
+        return order
+
+    def _run_slices(self, ledger: Ledger, account: Account, command: RunSlices, now: datetime) -> Order | None:
+        order = ledger.order(command.order_id)
+        if order is None or order.account_id != account.account_id or order.twap is None or not order.is_open:
+            return None
+        shown = self._depth_of(order.terms.instrument, order.side, order.twap.venue)
+        left = self._taken.left(account.account_id, order.terms, shown)
+        account.observe(order, market_sum=command.market_sum, market_us=command.market_us)
+        before = len(account.changes.fills)
+        account.run_slices(order, command.first, command.end, left, now=now)
+        self._taken.take(order, account.changes.fills[before:], shown)
+        return order
+
+    def _refuse_used_token(self, ledger: Ledger, account: Account, token_id: str) -> None:
+        earlier = ledger.by_token(account.account_id, token_id)
+        if earlier is not None and earlier.terms.token_id == token_id:
             just_made = [fill for order, fill in account.changes.fills if order is earlier]  # in this transaction
             raise DuplicateTokenId(
                 "this token_id was used before; the order is in the answer",
                 order=wire.order(earlier, [*ledger.fills.get(earlier.order_id, ()), *just_made]),
             )
-        market = self._market_of(terms.instrument, terms.side)
-        if terms.order_type is OrderType.IOC:
-            market = self._taken.left(account.account_id, terms.instrument, terms.side, market)
-        order = account.place(terms, market, now=now)
-        ledger.remember(order)
-        if terms.order_type is OrderType.IOC:
-            for made, fill in account.changes.fills:
-                if made is order:
-                    self._taken.take(account.account_id, terms.instrument, terms.side, fill.venue, fill.quantity)
-        return order
 
     def _fill_resting(self, ledger: Ledger, account: Account, command: FillResting, now: datetime) -> bool:
         """Fill at the market that the matcher saw, unless it is old or its venue was lost since; else at today's."""
@@ -221,27 +292,40 @@ class _DisplayedSizes:
     """How much an account took of each size that a venue displays, until the venue's next update of it."""
 
     def __init__(self) -> None:
-        self._taken: OrderedDict[tuple[int, str, Side, str], tuple[tuple[int, int], int]] = OrderedDict()
+        # The size that was shown there, and what was taken of it.
+        self._taken: OrderedDict[_Level, tuple[int, int]] = OrderedDict()
+        self._before: dict[_Level, tuple[int, int] | None] = {}  # of those that this transaction changed
 
-    def left(self, account_id: int, instrument: str, side: Side, market: Market) -> Market:
+    def begin(self) -> None:
+        self._before.clear()
+
+    def undo(self) -> None:
+        """Forget what was taken since `begin`."""
+        for key, before in self._before.items():
+            self._taken.pop(key, None)
+            if before is not None:
+                self._taken[key] = before
+        self._before.clear()
+
+    def left(self, account_id: int, terms: Terms, shown: Market) -> Market:
         """Return the market with what this account did not take yet."""
         offers = []
-        for offer in market.offers:
-            key = (account_id, instrument, side, offer.venue)
-            shown, taken = self._taken.get(key, ((offer.price, offer.size), 0))
-            if shown != (offer.price, offer.size):
-                taken = 0
-            self._taken[key] = ((offer.price, offer.size), taken)
-            self._taken.move_to_end(key)
-            offers.append(Offer(offer.price, max(0, offer.size - taken), offer.venue))
+        for offer in shown.offers:
+            size, taken = self._taken.get((account_id, terms.instrument, terms.side, offer.venue, offer.price), (0, 0))
+            offers.append(Offer(offer.price, offer.size - taken, offer.venue) if size == offer.size else offer)
+        return Market(tuple(offers), shown.touch)
+
+    def take(self, order: Order, fills: Iterable[tuple[Order, Fill]], shown: Market) -> None:
+        """Remember what an order's new fills took of what was shown."""
+        sizes = {(offer.venue, offer.price): offer.size for offer in shown.offers}
+        for _, fill in fills:
+            key = (order.account_id, order.terms.instrument, order.side, fill.venue, fill.price)
+            size = sizes[fill.venue, fill.price]
+            self._before.setdefault(key, self._taken.get(key))
+            before, taken = self._taken.pop(key, (size, 0))
+            self._taken[key] = (size, fill.quantity + (taken if before == size else 0))
         while len(self._taken) > SIZES_KEPT_MAX:
             self._taken.popitem(last=False)
-        return Market(tuple(offers), market.touch)
-
-    def take(self, account_id: int, instrument: str, side: Side, venue: str, quantity: int) -> None:
-        key = (account_id, instrument, side, venue)
-        shown, taken = self._taken[key]
-        self._taken[key] = (shown, taken + quantity)
 
 
 def _copy(balance: Balance) -> Balance:

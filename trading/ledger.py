@@ -8,6 +8,7 @@ through Django's cursor, many rows each: the ORM costs six times as much.
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from django.db import connection
@@ -19,6 +20,7 @@ from core.account import Account, Balance, Fees
 from core.errors import Unauthorized
 from core.events import Side
 from core.orders import Fill, Liquidity, Order, OrderType, Status, Terms
+from core.twap import Twap
 from trading import wire
 
 ORDER_COLUMNS = (
@@ -28,7 +30,10 @@ ORDER_COLUMNS = (
 )  # fmt: skip
 FILL_COLUMNS = (
     "id", "order_id", "account_id", "number", "price", "quantity", "venue", "fee", "fee_asset", "liquidity", "touch",
-    "rule", "executed_at", "seq",
+    "rule", "executed_at", "slice", "seq",
+)  # fmt: skip
+TWAP_COLUMNS = (
+    "order_id", "venue", "duration_s", "slices", "next_slice", "missed", "arrival_price", "market_sum", "market_us",
 )  # fmt: skip
 ID_LENGTH = 36  # of a UUID
 
@@ -57,7 +62,7 @@ class Outcome(Struct, frozen=True):
     """What a batch did, for those who are told after its commit."""
 
     reports: list[Report]
-    rested: list[Order]  # now open: new, or with another price
+    rested: list[Order]  # now open: new, or with another price, or some slices further
     ended: list[Order]
 
 
@@ -75,6 +80,7 @@ class Ledger:
         self._orders: dict[str, Order] = {}
         self._by_token: dict[tuple[int, str], Order] = {}
         self._read_versions: dict[str, int] = {}
+        self._read_slices: dict[str, int] = {}
 
     # -- reading
 
@@ -153,6 +159,17 @@ class Ledger:
     def open_orders(self, account_id: int) -> list[Order]:
         return [order for order in self._orders.values() if order.account_id == account_id and order.is_open]
 
+    def running_twaps(self, account_id: int) -> int:
+        """Count the account's open parent orders: those that are written, and those that are about to be."""
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT count(*) FROM trading_order WHERE account_id = %s AND status = 'open' AND order_type = 'twap'",
+                [account_id],
+            )
+            (written,) = cursor.fetchone()
+        changes = self.accounts[account_id].changes
+        return int(written) + sum(changes.orders[order_id].twap is not None for order_id in changes.created)
+
     def remember(self, order: Order) -> None:
         """Let later commands of this transaction find an order that an earlier one made."""
         self._orders[order.order_id] = order
@@ -168,6 +185,8 @@ class Ledger:
         created: list[tuple[Any, ...]] = []
         changed: list[tuple[Any, ...]] = []
         fills: list[tuple[Any, ...]] = []
+        parents: list[tuple[Any, ...]] = []
+        progress: list[tuple[Any, ...]] = []
         reports: list[Report] = []
         for account in self.accounts.values():
             changes = account.changes
@@ -182,10 +201,16 @@ class Ledger:
                 for entry in changes.entries
             )
             for order in changes.orders.values():
-                if order.order_id in changes.created:
+                twap, order_id = order.twap, order.order_id
+                if order_id in changes.created:
                     created.append(_order_row(order))
-                else:
-                    changed.append((*_changed_row(order), order.order_id, self._read_versions[order.order_id]))
+                    if twap is not None:
+                        parents.append(_twap_row(order_id, twap))
+                    continue
+                changed.append((*_changed_row(order), order_id, self._read_versions[order_id]))
+                if twap is not None:
+                    done = (twap.next_slice, twap.missed, str(twap.market_sum), twap.market_us)
+                    progress.append((*done, order_id, self._read_slices[order_id]))
             seqs: dict[str, int] = {}
             for order, execution in changes.reports:
                 self._seqs[account.account_id] += 1
@@ -208,6 +233,13 @@ class Ledger:
             " fill_count = %s, fee = %s, held = %s, venue = %s, status = %s, reason = %s, version = %s,"
             " updated_at = %s, executed_at = %s WHERE id = %s AND version = %s AND status = 'open'",
             changed,
+            exactly=True,
+        )
+        self._insert("trading_twap", TWAP_COLUMNS, parents)
+        self._many(
+            "UPDATE trading_twap SET next_slice = %s, missed = %s, market_sum = %s, market_us = %s"
+            " WHERE order_id = %s AND next_slice = %s",
+            progress,
             exactly=True,
         )
         self._insert("trading_fill", FILL_COLUMNS, fills)
@@ -251,13 +283,16 @@ class Ledger:
         with connection.cursor() as cursor:
             cursor.execute(f"SELECT {', '.join(ORDER_COLUMNS)} FROM trading_order {where}", values)  # noqa: S608 - our own words
             orders = [read_order(row) for row in cursor.fetchall()]
+        new = [order for order in orders if order.order_id not in self._orders]
+        read_twaps(new)
         with_fills: list[str] = []
-        for order in orders:
-            if order.order_id not in self._orders:
-                self._read_versions[order.order_id] = order.version
-                self.remember(order)
-                if order.fill_count:
-                    with_fills.append(order.order_id)
+        for order in new:
+            self._read_versions[order.order_id] = order.version
+            self.remember(order)
+            if order.twap is not None:
+                self._read_slices[order.order_id] = order.twap.next_slice  # its fills may be thousands: left out
+            elif order.fill_count:
+                with_fills.append(order.order_id)
         for order_id, fills in read_fills(with_fills).items():
             self.fills[order_id] = fills
 
@@ -314,6 +349,24 @@ def read_order(row: Sequence[Any]) -> Order:
     )
 
 
+def read_twaps(orders: Iterable[Order]) -> None:
+    """Read what parent orders have beside their orders, into them."""
+    parents = {order.order_id: order for order in orders if order.terms.order_type is OrderType.TWAP}
+    if not parents:
+        return
+    marks = ", ".join(["%s"] * len(parents))
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT {', '.join(TWAP_COLUMNS)} FROM trading_twap WHERE order_id IN ({marks})",  # noqa: S608
+            list(parents),
+        )
+        for row in cursor.fetchall():
+            order_id, venue, duration_s, slices, next_slice, missed, arrival_price, market_sum, market_us = row
+            parents[order_id].twap = Twap(
+                venue, duration_s, slices, next_slice, missed, arrival_price, int(market_sum), market_us
+            )
+
+
 def read_fills(order_ids: Sequence[str]) -> Mapping[str, list[Fill]]:
     """Return the fills of orders, first to last."""
     fills: dict[str, list[Fill]] = {}
@@ -332,7 +385,8 @@ def read_fills(order_ids: Sequence[str]) -> Mapping[str, list[Fill]]:
 
 def read_fill(row: Sequence[Any]) -> Fill:
     """Return a fill from its columns, in the order of `FILL_COLUMNS`."""
-    (fill_id, _, _, number, price, quantity, venue, fee, fee_asset, liquidity, touch, rule, executed_at, _) = row
+    (fill_id, _, _, number, price, quantity, venue, fee, fee_asset, liquidity, touch, rule, executed_at,
+     slice_number, _) = row  # fmt: skip
     return Fill(
         fill_id=fill_id,
         number=number,
@@ -345,6 +399,7 @@ def read_fill(row: Sequence[Any]) -> Fill:
         touch=strict_json.loads(touch.encode()),
         rule=rule,
         executed_at=_moment(executed_at),
+        slice=slice_number,
     )
 
 
@@ -370,17 +425,25 @@ def _fill_row(order: Order, fill: Fill, seq: int) -> tuple[Any, ...]:
     return (
         fill.fill_id, order.order_id, order.account_id, fill.number, fill.price, fill.quantity, fill.venue, fill.fee,
         fill.fee_asset, fill.liquidity.value, strict_json.dumps(fill.touch).decode(), fill.rule,
-        _time(fill.executed_at), seq,
+        _time(fill.executed_at), fill.slice, seq,
     )  # fmt: skip
 
 
+def _twap_row(order_id: str, twap: Twap) -> tuple[Any, ...]:
+    return (
+        order_id, twap.venue, twap.duration_s, twap.slices, twap.next_slice, twap.missed, twap.arrival_price,
+        str(twap.market_sum), twap.market_us,
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=1_000)
 def _time(moment: datetime | None) -> Any:
+    """Write a moment as this database does; the rows of a transaction share one."""
     return None if moment is None else connection.ops.adapt_datetimefield_value(moment)
 
 
 def _moment(value: Any) -> datetime:
-    """Read a moment: PostgreSQL gives one, SQLite the text that Django wrote."""
-    if isinstance(value, str):
-        return datetime.fromisoformat(value).replace(tzinfo=UTC)
-    assert isinstance(value, datetime)
-    return value
+    """Read a moment: PostgreSQL gives one, SQLite one without its zone, or the text that Django wrote."""
+    moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+    assert isinstance(moment, datetime)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -33,6 +33,7 @@ from trading.commands import FillResting
 from trading.exchange import Exchange
 from trading.leadership import Leadership
 from trading.market import market
+from trading.slicer import Slicer
 
 T = TypeVar("T")
 
@@ -345,9 +346,14 @@ class Matcher:
         return await self._loop.run_in_executor(self._reader, run)
 
 
-async def run_matcher() -> None:
-    """Settle resting orders until cancelled."""
-    await Matcher(await current_hub(), services.current_exchange(), get_channel_layer()).run()
+async def run_matcher(loaded: asyncio.Event | None = None) -> None:
+    """Settle resting orders, and run the slices of TWAP orders, until cancelled; set `loaded` once they are known."""
+    hub, exchange, layer = await current_hub(), services.current_exchange(), get_channel_layer()
+    matcher = Matcher(hub, exchange, layer)
+    matcher.loaded = loaded or matcher.loaded
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(matcher.run())
+        tasks.create_task(Slicer(hub, exchange, layer, matcher.leadership).run())
 
 
 _coins = lru_cache(maxsize=10_000)(from_units)

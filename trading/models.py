@@ -104,10 +104,41 @@ class Order(models.Model):
             models.Index(fields=["account", "-number"], name="orders_of_an_account"),
             models.Index(fields=["number"], condition=Q(status="open"), name="open_orders"),
             models.Index(fields=["updated_at"], condition=Q(status="open"), name="open_orders_by_change"),
+            models.Index(fields=["account"], condition=Q(status="open", order_type="twap"), name="running_twaps"),
         ]
 
     def __str__(self) -> str:
         return f"{self.token_id} ({self.id})"
+
+
+class Twap(models.Model):
+    """What a parent order has beside its order: the schedule, how far it is, and its benchmarks."""
+
+    order = models.OneToOneField(Order, models.PROTECT, to_field="id", primary_key=True, related_name="twap")
+    venue = models.CharField(max_length=16, help_text="whose depth it takes, or all")
+    duration_s = models.IntegerField()
+    slices = models.IntegerField()
+    next_slice = models.IntegerField(default=0, help_text="from 0; those before it are past")
+    missed = models.IntegerField(default=0, help_text="of the past ones")
+    arrival_price = MoneyField(null=True)
+    market_sum = models.CharField(max_length=NOTIONAL_LENGTH, default="0", help_text="price × µs")
+    market_us = models.BigIntegerField(default=0)
+
+    class Meta:
+        verbose_name = "TWAP"
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(next_slice__gte=0) & Q(next_slice__lte=F("slices")) & Q(missed__lte=F("next_slice")),
+                name="slices_in_their_order",
+            ),
+            models.CheckConstraint(
+                condition=Q(duration_s__gte=1) & Q(slices__gte=1) & Q(missed__gte=0) & Q(market_us__gte=0),
+                name="twap_is_real",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.next_slice} of {self.slices}"
 
 
 class Fill(models.Model):
@@ -127,6 +158,7 @@ class Fill(models.Model):
     rule = models.CharField(max_length=32)
     executed_at = models.DateTimeField()
     seq = models.BigIntegerField(help_text="of its execution report")
+    slice = models.IntegerField(null=True, help_text="of a TWAP, from 0")
 
     class Meta:
         constraints = [
@@ -151,6 +183,7 @@ class Entry(models.Model):
     created_at = models.DateTimeField()
 
     class Meta:
+        verbose_name_plural = "entries"
         constraints = [
             models.CheckConstraint(condition=~Q(amount=0), name="entry_moves_something"),
             models.CheckConstraint(

@@ -19,6 +19,7 @@ from trading.ledger import Outcome
 log = structlog.get_logger(__name__)
 
 ORDERS_GROUP = "trading.orders"
+TWAPS_GROUP = "trading.twaps"  # there is a new one
 
 
 class Notice(Struct, frozen=True, array_like=True):
@@ -80,11 +81,13 @@ class Teller:
                 await self._layer.group_send(
                     account_group(reports.account_id), {"type": "trading.reports", "body": body}
                 )
-            notices = [_notice(order, order.price) for order in outcome.rested]
-            notices += [_notice(order, None) for order in outcome.ended]
+            notices = [_notice(order, order.price) for order in outcome.rested if order.twap is None]
+            notices += [_notice(order, None) for order in outcome.ended if order.twap is None]
             if notices:
                 message = {"type": "trading.orders", "body": _encoder.encode(notices)}
                 await self._layer.group_send(ORDERS_GROUP, message)
+            if any(order.twap is not None and order.version == 1 for order in outcome.rested):
+                await self._layer.group_send(TWAPS_GROUP, {"type": "trading.twaps"})
         except Exception:
             log.exception("what was committed could not be told; readers find it in the database")
 

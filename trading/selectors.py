@@ -11,7 +11,7 @@ from core.orders import Fill, Order
 from trading import models
 from trading.commands import is_token
 from trading.exchange import Done, OrderNotFound
-from trading.ledger import FILL_COLUMNS, ORDER_COLUMNS, read_fill, read_fills, read_order
+from trading.ledger import FILL_COLUMNS, ORDER_COLUMNS, read_fill, read_fills, read_order, read_twaps
 
 T = TypeVar("T")
 
@@ -43,7 +43,8 @@ def order(*, account_id: int, token: str) -> Done:
     if not found:
         raise OrderNotFound("you have no order with this token_id or id")
     chosen = next((one for one in found if one.terms.token_id == token), found[0])
-    return _with_fills([chosen])[0]
+    read_twaps([chosen])
+    return Done(chosen, tuple(read_fills([chosen.order_id]).get(chosen.order_id, ())))
 
 
 def orders(
@@ -54,7 +55,7 @@ def orders(
     status: str | None = None,
     instrument: str | None = None,
 ) -> Page[Done]:
-    """Return orders, the last to arrive first. Two queries."""
+    """Return orders, the last to arrive first; TWAP orders without their fills. At most three queries."""
     rows = models.Order.objects.filter(account_id=account_id)
     if status is not None:
         rows = rows.filter(status=status)
@@ -108,7 +109,8 @@ def _page(rows: "QuerySet[Any, tuple[Any, ...]]", key: str, limit: int, cursor: 
 
 
 def _with_fills(found: Sequence[Order]) -> list[Done]:
-    made = read_fills([one.order_id for one in found if one.fill_count])
+    read_twaps(found)
+    made = read_fills([one.order_id for one in found if one.fill_count and one.twap is None])
     return [Done(one, tuple(made.get(one.order_id, ()))) for one in found]
 
 

@@ -15,7 +15,9 @@ from rest_framework import serializers
 
 from core import strict_json
 from core.events import Side
-from core.orders import Liquidity, OrderType, Status
+from core.orders import SIMPLE_TYPES, Liquidity, OrderType, Status
+from core.twap import DURATION_MAX_S, SLICES_MAX
+from marketdata.batches import ALL
 from marketdata.serializers import ExactNumber, Query, Whole
 from trading import wire
 from trading.commands import ASSET_LENGTH_MAX, NAMING_RULE, TOKEN_LENGTH_MAX
@@ -109,9 +111,23 @@ class OrderIn(serializers.Serializer[Any]):
     token_id = Token(help_text=f"the client's name for the order, used once for ever: {NAMING_RULE}")
     symbol = serializers.CharField(help_text="BTCUSDT, BTC-USDT, BTC/USDT; any case")
     side = serializers.ChoiceField([side.value for side in Side])
-    order_type = serializers.ChoiceField([kind.value for kind in OrderType], default=OrderType.LIMIT.value)
+    order_type = serializers.ChoiceField([kind.value for kind in SIMPLE_TYPES], default=OrderType.LIMIT.value)
     price = Amount(required=False, help_text="the limit; needed for `limit`, optional for `ioc`")
     quantity = Amount()
+
+
+class TwapIn(serializers.Serializer[Any]):
+    symbol = serializers.CharField(required=False, help_text="BTCUSDT, BTC-USDT, BTC/USDT; any case")
+    pair = serializers.CharField(required=False, help_text="the same as symbol; one of them is needed")
+    side = serializers.ChoiceField([side.value for side in Side])
+    total_quantity = Amount()
+    duration_seconds = Whole(min_value=1, max_value=DURATION_MAX_S)
+    slices = Whole(min_value=1, max_value=SLICES_MAX)
+    limit_price = Amount(
+        required=False, help_text="of every slice; without it the touch now, worsened by TWAP_COLLAR_BPS"
+    )
+    exchange = serializers.CharField(default=ALL, help_text="a venue, or `all`")
+    token_id = Token(required=False, help_text=f"the client's name for it, else its order_id: {NAMING_RULE}")
 
 
 class AmendIn(serializers.Serializer[Any]):
@@ -180,6 +196,7 @@ class FillOut(serializers.Serializer[Any]):
     liquidity = serializers.ChoiceField([kind.value for kind in Liquidity])
     touch = TouchOut(help_text="what the market showed")
     rule = serializers.CharField(help_text="why it executed")
+    slice = serializers.IntegerField(required=False, help_text="of a TWAP order, from 0")
     executed_at = serializers.DateTimeField()
 
 
@@ -203,6 +220,52 @@ class OrderOut(serializers.Serializer[Any]):
     created_at = serializers.DateTimeField()
     updated_at = serializers.DateTimeField()
     executed_at = serializers.DateTimeField(allow_null=True, help_text="of the last fill")
+
+
+class SliceFillOut(serializers.Serializer[Any]):
+    fill_id = serializers.CharField()
+    price = ExactNumber()
+    quantity = ExactNumber()
+    exchange = serializers.CharField()
+
+
+class ExecutionOut(serializers.Serializer[Any]):
+    slice = serializers.IntegerField(help_text="from 0; of slices that were due together the last")
+    scheduled_at = serializers.DateTimeField()
+    executed_at = serializers.DateTimeField()
+    quantity = ExactNumber()
+    price = ExactNumber(help_text="the mean over its fills")
+    exchange = serializers.CharField(help_text="that filled it; `multiple` where several did")
+    fills = SliceFillOut(many=True)
+
+
+class TwapOut(OrderOut):
+    """An order, and beside it how far it is."""
+
+    exchange = serializers.CharField(help_text="whose depth it takes, or `all`")
+    fills = FillOut(many=True, help_text="empty here: its receipts are at `GET /fills?order=…`")
+    pair = serializers.CharField(help_text="the same as symbol")
+    total_quantity = ExactNumber(help_text="the same as quantity")
+    executed_quantity = ExactNumber(help_text="the same as filled_quantity")
+    average_price = ExactNumber(allow_null=True, help_text="the same as filled_price")
+    limit_price = ExactNumber(help_text="no slice executes at a worse price")
+    duration_seconds = serializers.IntegerField()
+    slices = serializers.IntegerField()
+    slices_executed = serializers.IntegerField(help_text="slices that were run, filled or not")
+    slices_missed = serializers.IntegerField(help_text="slices that were due while the router did not run")
+    percent_executed = ExactNumber(help_text="of the quantity")
+    is_completed = serializers.BooleanField(help_text="whether it has ended, filled or not")
+    starts_at = serializers.DateTimeField()
+    ends_at = serializers.DateTimeField()
+    arrival_price = ExactNumber(allow_null=True, help_text="the middle of bid and ask when it came")
+    market_twap = ExactNumber(allow_null=True, help_text="the time-weighted mean of the middle, to its last slice")
+    slippage_arrival_bps = ExactNumber(allow_null=True, help_text="average against arrival price; below 0 is better")
+    slippage_twap_bps = ExactNumber(allow_null=True, help_text="average against market TWAP; below 0 is better")
+    executions = ExecutionOut(many=True, required=False, help_text="of one order; left out of lists")
+
+
+class TwapPlacedOut(TwapOut):
+    message = serializers.CharField()
 
 
 @extend_schema_field({"type": "string", "nullable": True, "description": "for the following page; null on the last"})

@@ -16,7 +16,7 @@ from core.account import Balance, Fees
 from core.errors import Refused, Unavailable
 from core.orders import Terms
 from trading import market, publish
-from trading.commands import Amend, Cancel, CancelAll, Command, Deposit, Place, Reset
+from trading.commands import Amend, Cancel, CancelAll, Command, Deposit, Place, PlaceTwap, Reset
 from trading.exchange import Done, Exchange
 from trading.writer import wait
 
@@ -40,7 +40,14 @@ def current_exchange() -> Exchange:
     with _lock:
         if not _exchange:
             fees = Fees(maker=int(settings.MAKER_FEE_BPS * 100), taker=int(settings.TAKER_FEE_BPS * 100))
-            _exchange.append(Exchange(market.market_of, is_live=market.is_live, fees=fees))
+            exchange = Exchange(
+                market.market_of,
+                is_live=market.is_live,
+                fees=fees,
+                depth_of=market.depth_of,
+                collar_bps=int(settings.TWAP_COLLAR_BPS),
+            )
+            _exchange.append(exchange)
         return _exchange[0]
 
 
@@ -121,6 +128,17 @@ def place_order(*, account_id: int, terms: Terms) -> Done:
         DuplicateTokenId, InsufficientFunds, NoMarket, AmountTooLarge: nothing was stored.
     """
     result: Done = wait(submit(Place(account_id, terms)), ANSWER_S)
+    return result
+
+
+def place_twap(*, account_id: int, terms: Terms, venue: str, duration_s: int, slices: int) -> Done:
+    """Place a parent order; its slices execute from now on.
+
+    Raises:
+        DuplicateTokenId, InsufficientFunds, AmountTooLarge: nothing was stored.
+        NoMarket: it has no limit, and nothing is shown to take one from.
+    """
+    result: Done = wait(submit(PlaceTwap(account_id, terms, venue, duration_s, slices)), ANSWER_S)
     return result
 
 

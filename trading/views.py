@@ -9,7 +9,13 @@ from django.conf import settings
 from django.http import StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.utils import timezone
-from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
+from drf_spectacular.utils import (
+    OpenApiExample,
+    OpenApiParameter,
+    OpenApiResponse,
+    PolymorphicProxySerializer,
+    extend_schema,
+)
 from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -18,8 +24,8 @@ from rest_framework.views import APIView
 
 from core import strict_json
 from trading import selectors, serializers, services, wire
-from trading.commands import is_token, read_amend, read_deposit, read_object, read_start, read_terms
-from trading.exchange import OrderNotFound
+from trading.commands import is_token, read_amend, read_deposit, read_object, read_start, read_terms, read_twap
+from trading.exchange import Done, OrderNotFound
 
 CSV = "text/csv; charset=utf-8"
 CSV_ROWS = 1_000  # read at a time
@@ -28,6 +34,7 @@ REFUSED = "`detail` says why: for example `insufficient_funds`, `amount_too_larg
 WRONG = OpenApiResponse(description="A value is missing or wrong; `detail` names it with its place.")
 MISSING = OpenApiResponse(description="You have no such order.")
 DOWN = OpenApiResponse(description="Not written now; `Retry-After` says when to ask again.")
+ORDER = PolymorphicProxySerializer("AnyOrder", [serializers.OrderOut, serializers.TwapOut], None)
 TOKEN = OpenApiParameter(
     "token", str, OpenApiParameter.PATH, description="the order's `token_id`, percent-encoded, or its `id`"
 )
@@ -196,6 +203,46 @@ class OrdersView(_View):
         return Response({"cancelled": len(found), "orders": found})
 
 
+class TwapView(_View):
+    """A TWAP order: a quantity in equal slices over a time. Read and stop it as any order."""
+
+    examples = {
+        "POST": {"symbol": "BTCUSDT", "side": "buy", "total_quantity": 0.5, "duration_seconds": 300, "slices": 10}
+    }
+
+    @extend_schema(
+        summary="Place a TWAP order", operation_id="place_twap",
+        tags=["orders"],
+        request=serializers.TwapIn,
+        responses={
+            200: serializers.TwapPlacedOut,
+            400: OpenApiResponse(
+                description=REFUSED + " `duplicate_token_id` comes with the existing order under `order`."
+            ),
+            422: WRONG,
+            503: DOWN,
+        },
+        examples=[
+            OpenApiExample("ten slices in five minutes", examples["POST"], request_only=True),
+            OpenApiExample(
+                "on one venue, with a limit",
+                {
+                    "token_id": "my-twap-1", "symbol": "ETH/USDT", "side": "sell", "total_quantity": "2.5",
+                    "duration_seconds": 3600, "slices": 60, "limit_price": "2500.5", "exchange": "kraken",
+                },
+                request_only=True,
+            ),
+        ],
+    )  # fmt: skip
+    def post(self, request: Request) -> Response:
+        """Hold what it may cost, and execute the first slice at once, the others in their time."""
+        terms, venue, duration_s, slices = read_twap(self.body(request), settings.CATALOGUE, settings.VENUES)
+        done = services.place_twap(
+            account_id=_account(request), terms=terms, venue=venue, duration_s=duration_s, slices=slices
+        )
+        return Response({"message": f"TWAP order accepted: {slices} slices in {duration_s} s", **_whole(done)})
+
+
 class OrderView(_View):
     """One order, by its token_id or its id."""
 
@@ -206,12 +253,11 @@ class OrderView(_View):
         operation_id="read_order",
         tags=["orders"],
         parameters=[TOKEN],
-        responses={200: serializers.OrderOut, 404: MISSING},
+        responses={200: ORDER, 404: MISSING},
     )
     def get(self, request: Request, token: str) -> Response:
-        """The order with its fills."""
-        done = selectors.order(account_id=_account(request), token=token)
-        return Response(wire.order(done.order, done.fills))
+        """The order with its fills; of a TWAP order how far it is, and what each slice did."""
+        return Response(_whole(selectors.order(account_id=_account(request), token=token)))
 
     @extend_schema(
         summary="Amend an order",
@@ -242,16 +288,18 @@ class OrderView(_View):
         tags=["orders"],
         parameters=[TOKEN],
         responses={
-            200: serializers.OrderOut,
+            200: ORDER,
             400: OpenApiResponse(description="`order_not_open`: it was filled or cancelled before."),
             404: MISSING,
             503: DOWN,
         },
     )
     def delete(self, request: Request, token: str) -> Response:
-        """Cancel an open order and release what it held."""
+        """Cancel an open order and release what it held; a TWAP order stops where it is."""
         done = services.cancel_order(account_id=_account(request), token=_known(token))
-        return Response(wire.order(done.order, done.fills))
+        if done.order.twap is not None:  # what it did until now is read anew
+            done = selectors.order(account_id=_account(request), token=done.order.order_id)
+        return Response(_whole(done))
 
 
 class FillsView(_View):
@@ -344,6 +392,12 @@ def _known(token: str) -> str:
     if not is_token(token):
         raise OrderNotFound("you have no order with this token_id or id")
     return token
+
+
+def _whole(done: Done) -> dict[str, Any]:
+    """Write one order with all that is to be said of it."""
+    written = wire.order if done.order.twap is None else wire.executions
+    return written(done.order, done.fills)
 
 
 def _download(

@@ -3,11 +3,14 @@
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 from core.account import Balance
+from core.events import Side
 from core.money import from_units
-from core.orders import Fill, Order, OrderType, Status
+from core.orders import BPS, Fill, Order, OrderType, Status, mean
+from core.twap import Twap, slippage
 
 Json = dict[str, Any]
 
@@ -23,13 +26,23 @@ def units(value: int | None) -> Decimal | None:
     return None if value is None else from_units(value)
 
 
+def percent(part: int, whole: int) -> Decimal:
+    """Return a share with two decimals, rounded down: 100 means all."""
+    return Decimal(part * 10_000 // whole).scaleb(-2)
+
+
+def bps(share: Fraction) -> Decimal:
+    """Return a share in basis points, with four decimals."""
+    return Decimal(round(share * BPS * 10_000)).scaleb(-4)
+
+
 def symbol(instrument: str) -> str:
     return instrument.replace("-", "")
 
 
 def fill(order: Order, made: Fill) -> Json:
     """Return a receipt: what executed, at what price, where, and what the market showed."""
-    return {
+    receipt: Json = {
         "fill_id": made.fill_id,
         "order": order.order_id,
         "token_id": order.terms.token_id,
@@ -45,15 +58,18 @@ def fill(order: Order, made: Fill) -> Json:
         "rule": made.rule,
         "executed_at": time(made.executed_at),
     }
+    if made.slice is not None:
+        receipt["slice"] = made.slice
+    return receipt
 
 
 def order(made: Order, fills: Sequence[Fill]) -> Json:
-    """Return an order with its receipts."""
+    """Return an order with its receipts; of a TWAP order instead how far it is."""
     execution_price = units(made.average_price)
     shown = made.price
-    if made.terms.order_type is not OrderType.LIMIT and made.status is Status.FILLED:
+    if made.terms.order_type in (OrderType.MARKET, OrderType.IOC) and made.status is Status.FILLED:
         shown = made.average_price
-    return {
+    written = {
         "id": made.order_id,
         "order_id": made.order_id,
         "user_id": made.account_id,
@@ -73,6 +89,71 @@ def order(made: Order, fills: Sequence[Fill]) -> Json:
         "created_at": time(made.created_at),
         "updated_at": time(made.updated_at),
         "executed_at": time(made.executed_at),
+    }
+    if made.twap is not None:
+        written |= _progress(made, made.twap)
+    return written
+
+
+def _progress(made: Order, twap: Twap) -> Json:
+    buys, average = made.side is Side.BUY, made.average_price
+    against = {"arrival": twap.arrival_price, "twap": twap.market_price}
+    return {
+        # Its venues are in its executions, its receipts at GET /fills?order=…: they may be thousands.
+        "exchange": twap.venue,
+        "fills": [],
+        "pair": symbol(made.terms.instrument),
+        "total_quantity": from_units(made.quantity),
+        "executed_quantity": from_units(made.filled_quantity),
+        "average_price": units(average),
+        "limit_price": units(made.price),
+        "duration_seconds": twap.duration_s,
+        "slices": twap.slices,
+        "slices_executed": twap.next_slice - twap.missed,
+        "slices_missed": twap.missed,
+        "percent_executed": percent(made.filled_quantity, made.quantity),
+        "is_completed": not made.is_open,
+        "starts_at": time(made.created_at),
+        "ends_at": time(made.schedule.ends_at),
+        "arrival_price": units(twap.arrival_price),
+        "market_twap": units(twap.market_price),
+        **{
+            f"slippage_{name}_bps": None
+            if average is None or price is None
+            else bps(slippage(price=average, benchmark=price, buys=buys))
+            for name, price in against.items()
+        },
+    }
+
+
+def executions(made: Order, fills: Sequence[Fill]) -> Json:
+    """Return a TWAP order with what each of its slices did, or those that were due together, as the last of them."""
+    slices: dict[int, list[Fill]] = {}
+    for one in fills:
+        if one.slice is not None:
+            slices.setdefault(one.slice, []).append(one)
+    return order(made, ()) | {"executions": [_execution(made, *each) for each in slices.items()]}
+
+
+def _execution(made: Order, number: int, fills: Sequence[Fill]) -> Json:
+    quantity = sum(one.quantity for one in fills)
+    venues = {one.venue for one in fills}
+    return {
+        "slice": number,
+        "scheduled_at": time(made.schedule.due_at(number)),
+        "executed_at": time(fills[0].executed_at),
+        "quantity": from_units(quantity),
+        "price": from_units(mean(sum(one.price * one.quantity for one in fills), quantity)),
+        "exchange": venues.pop() if len(venues) == 1 else "multiple",
+        "fills": [
+            {
+                "fill_id": one.fill_id,
+                "price": from_units(one.price),
+                "quantity": from_units(one.quantity),
+                "exchange": one.venue,
+            }
+            for one in fills
+        ],
     }
 
 

@@ -24,6 +24,7 @@ from core.errors import Refused
 from core.events import Side
 from core.money import UNITS
 from core.orders import Liquidity, Order, OrderType, Status, hold
+from core.twap import Twap
 from tests.core.orders import NOBODY, NOW, account, market, terms
 
 BUY, SELL = Side.BUY, Side.SELL
@@ -227,6 +228,137 @@ def _with_fees(of: Account, rate: int) -> Account:
 def _fill_a_part(of: Account, order: Order, shown: Market, quantity: int) -> None:
     assert order.price is not None
     of._fill(order, shown.offers[0], quantity, order.price, Liquidity.MAKER, shown, NOW, rule="part")
+
+
+# -- parent orders
+
+
+def parent(of: Account, side: Side, limit: int, quantity: int, slices: int, duration_s: int = 10) -> Order:
+    wanted = terms(side, limit, quantity, kind=OrderType.TWAP)
+    return of.place_twap(wanted, Twap("all", duration_s, slices), limit=limit, now=NOW)
+
+
+def test_a_parent_holds_like_a_resting_order_and_is_named_by_its_id_when_it_has_no_name() -> None:
+    alice = account(USDT=units("100"))
+    wanted = terms(BUY, None, units("1"), kind=OrderType.TWAP, token="")
+    order = alice.place_twap(wanted, Twap("all", 10, 4), limit=units("60"), now=NOW)
+    assert state(alice) == {"USDT": (units("100"), units("60"))}
+    assert order.terms.token_id == order.order_id
+    assert alice.changes.reports == []
+    for limit, quantity, error in ((units("41"), units("1"), InsufficientFunds), (1, BALANCE_MAX + 1, AmountTooLarge)):
+        refuses(alice, error, partial(parent, alice, BUY, limit, quantity, 1))
+
+
+def test_slices_take_levels_best_first_up_to_the_limit_and_the_rest_ends_with_the_last() -> None:
+    alice = account(USDT=units("100"))
+    order = parent(alice, BUY, units("12"), units("4"), 2)
+    book = market(
+        (units("10"), units("0.5"), "okx"), (units("12"), units("0.25"), "kraken"), (units("13"), 10**10, "okx")
+    )
+    assert alice.run_slices(order, 0, 1, book, now=NOW)
+    assert [(fill.price, fill.quantity, fill.venue, fill.slice) for _, fill in alice.changes.fills] == [
+        (units("10"), units("0.5"), "okx", 0), (units("12"), units("0.25"), "kraken", 0),
+    ]  # fmt: skip
+    assert alice.run_slices(order, 1, 2, market((units("12") + 1, 10**10, "okx")), now=NOW)
+    assert (order.status, order.reason, order.held) == (Status.PARTIALLY_FILLED, "twap_rest", 0)
+    assert state(alice) == {"USDT": (units("92"), 0), "BTC": (units("0.75"), 0)}
+    assert [fill is None for _, fill in alice.changes.reports] == [False, False, True]
+
+
+def test_a_slice_that_gets_nothing_is_told_and_one_that_wants_nothing_is_not() -> None:
+    alice = account(USDT=units("100"))
+    order = parent(alice, BUY, 1, 1, 3)  # two of its slices are of nothing
+    for number in range(3):
+        assert alice.run_slices(order, number, number + 1, NOBODY, now=NOW)
+    assert alice.changes.reports == [(order, None)], "its end"
+    other = parent(alice, BUY, 1, 3, 3)
+    assert alice.run_slices(other, 0, 1, NOBODY, now=NOW)
+    assert alice.changes.reports == [(order, None), (other, None)]
+
+
+def test_slices_that_do_not_exist_are_not_counted() -> None:
+    alice = account(USDT=units("100"))
+    order = parent(alice, BUY, units("1"), units("3"), 3)
+    assert alice.run_slices(order, 7, 9, market((units("1"), units("9"), "okx")), now=NOW)
+    assert order.twap is not None
+    assert (order.twap.next_slice, order.twap.missed, order.reason) == (3, 3, "twap_rest")
+
+
+def test_proceeds_that_no_balance_can_take_end_a_parent_to_the_unit() -> None:
+    """Two sells of 0.9 and 0.8 units' worth bring 1 together, and each by itself nothing."""
+    alice = account(BTC=2, USDT=BALANCE_MAX)
+    order = parent(alice, SELL, units("0.8"), 2, 2)
+    assert alice.run_slices(order, 0, 1, market((units("0.9"), 1, "okx")), now=NOW)
+    assert (order.filled_quantity, alice.balance("USDT").total) == (1, BALANCE_MAX)
+    assert alice.run_slices(order, 1, 2, market((units("0.8"), 1, "okx")), now=NOW)
+    assert (order.status, order.reason) == (Status.PARTIALLY_FILLED, "amount_too_large")
+    assert state(alice) == {"BTC": (1, 0), "USDT": (BALANCE_MAX, 0)}
+
+
+LEVELS = st.lists(st.tuples(st.integers(-3, 3), st.integers(0, 40), st.sampled_from(("okx", "kraken"))), max_size=5)
+OFTEN = st.sampled_from((0, 333, 100_000))
+
+
+@given(
+    side=st.sampled_from(Side), limit=st.integers(4, 3 * UNITS), quantity=st.integers(1, 60),
+    slices=st.integers(1, 12), rate=OFTEN, data=st.data(),
+)  # fmt: skip
+def test_slices_never_cost_more_than_is_held_nor_pass_the_limit_nor_run_twice(
+    side: Side, limit: int, quantity: int, slices: int, rate: int, data: st.DataObject
+) -> None:
+    paid_with = "USDT" if side is BUY else "BTC"
+    alice = account(fees=Fees(rate, rate), **{paid_with: hold(side, price=limit, leaves=quantity)})
+    order = parent(alice, side, limit, quantity, slices)
+    twap = order.twap
+    assert twap is not None
+    runs = 0
+    while order.is_open:
+        runs += 1
+        assert runs <= slices, "it has to end with its last slice"
+        end = data.draw(st.integers(twap.next_slice + 1, slices), label="end")
+        first = data.draw(st.integers(0, end), label="first")
+        offers = sorted({(limit + step, venue): size for step, size, venue in data.draw(LEVELS, label="shown")}.items())
+        levels = [(price, size, venue) for (price, venue), size in (offers if side is BUY else reversed(offers))]
+        before, target = order.filled_quantity, quantity * end // slices
+        assert alice.run_slices(order, first, end, market(*levels), now=NOW)
+        made = [fill for _, fill in alice.changes.fills if fill.slice == end - 1]
+        took = {(fill.price, fill.venue): fill.quantity for fill in made}
+        assert len(took) == len(made), "a level is taken once"
+        for price, size, venue in levels:
+            assert took.pop((price, venue), 0) <= size
+        assert not took, "nobody showed that"
+        assert all(fill.price <= limit if side is BUY else fill.price >= limit for fill in made)
+        assert order.filled_quantity == before + sum(fill.quantity for fill in made) <= target
+        assert all(0 <= row.held <= row.total for row in alice.balances.values())
+        left = hold(side, price=limit, leaves=order.leaves, filled_notional=order.filled_notional)
+        assert alice.balance(paid_with).held == order.held == (left if order.is_open else 0)
+        assert (twap.next_slice, order.is_open) == (end, end < slices and order.leaves > 0)
+        balances, changes = deepcopy(state(alice)), deepcopy(alice.changes)
+        for again in {0, end - 1, end}:
+            assert not alice.run_slices(order, again, end, market(*levels), now=NOW), "a slice ran twice"
+        assert (state(alice), alice.changes) == (balances, changes)
+    assert order.status is (
+        Status.FILLED if not order.leaves else Status.PARTIALLY_FILLED if order.filled_quantity else Status.CANCELLED
+    )
+    numbers = [fill.slice for _, fill in alice.changes.fills if fill.slice is not None]
+    assert numbers == sorted(numbers)
+    assert twap.missed <= twap.next_slice <= slices
+
+
+@given(
+    side=st.sampled_from(Side), quantity=st.integers(1, 10**12), slices=st.integers(1, 50), price=st.integers(1, 10**9)
+)
+def test_with_enough_to_take_each_slice_does_its_own_share_and_the_order_is_filled(
+    side: Side, quantity: int, slices: int, price: int
+) -> None:
+    alice = account(**{"USDT" if side is BUY else "BTC": hold(side, price=price, leaves=quantity)})
+    order = parent(alice, side, price, quantity, slices)
+    shares = [order.schedule.slice_quantity(number) for number in range(slices)]
+    for number in range(slices):
+        alice.run_slices(order, number, number + 1, market((price, 10**13, "okx")), now=NOW)
+    made = {fill.slice: fill.quantity for _, fill in alice.changes.fills}
+    assert [made.get(number, 0) for number in range(slices)] == shares
+    assert order.status is Status.FILLED
 
 
 def test_nothing_is_written_by_looking() -> None:

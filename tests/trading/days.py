@@ -11,18 +11,29 @@ from fractions import Fraction
 from random import Random
 from typing import Any
 
-from django.db import connection
+from django.db import IntegrityError, connection
 
 from accounts.models import User
 from core import strict_json
 from core.account import Fees, Market, Offer
 from core.errors import DomainError
 from core.events import Side
-from core.orders import OrderType, Terms
+from core.orders import SIMPLE_TYPES, OrderType, Terms
 from tests.trading.desk import Desk
-from tests.trading.oracle import SEEN_MAX_NS, Offers, Oracle, Refusal, Ticket
+from tests.trading.oracle import SEEN_MAX_NS, Offers, Oracle, Parent, Refusal, Ticket
 from tests.trading.proof import CAP, UNIT, Rows, coins, prove, read
-from trading.commands import Amend, Cancel, CancelAll, Command, Deposit, FillResting, Place, Reset
+from trading.commands import (
+    Amend,
+    Cancel,
+    CancelAll,
+    Command,
+    Deposit,
+    FillResting,
+    Place,
+    PlaceTwap,
+    Reset,
+    RunSlices,
+)
 from trading.exchange import Done
 from trading.models import Fill
 
@@ -32,7 +43,7 @@ VENUES = ("binance", "okx", "kraken")
 NAMES = ("ann", "bob")
 FEES = (Fees(0, 0), Fees(1_000, 2_500), Fees(333, 77), Fees(100_000, 100_000))  # the last one: the largest allowed
 RATE = 1_000_000  # hundredths of a basis point in one
-TABLES = ("report", "entry", "fill", "order", "balance", "account")
+TABLES = ("report", "entry", "fill", "twap", "order", "balance", "account")
 
 BIG = 9 * 10**18 - 1  # the largest input
 FULL = int(CAP / UNIT)  # the largest balance
@@ -41,6 +52,9 @@ AMOUNTS = (1, 3, 7, 33_333_333, 66_666_667, 10**8, 123_456_789, 10**8 + 1, 10**1
 PRICES = {"BTC-USDT": 5_000_000_033, "ETH-BTC": 7_000_001}  # where the market starts
 ENDS = (1, 33_333_333, 10**8 + 1, 5 * 10**12 + 1, BIG)
 SIZES = (0, 10**7, 10**8, 5 * 10**8, 10**11)
+BEHIND = (1, 3, 1_000_003)  # units between the touch and what is shown behind it
+MEANS = ((0, 0), (5_000_000_033 * 60_000_000, 60_000_000), (BIG * 7 * 86_400 * 10**6, 7 * 86_400 * 10**6))
+SLICES = (1, 2, 3, 5, 7, 10, 9_999)
 SIDES = tuple(Side)
 
 Plan = tuple[Command, Callable[[], Any]]  # what is asked, and the oracle's answer to it
@@ -48,6 +62,19 @@ Plan = tuple[Command, Callable[[], Any]]  # what is asked, and the oracle's answ
 
 class Floor(Desk):
     """A desk whose receipts keep what was shown, and whose lost venues show nothing."""
+
+    def __init__(self, fees: Fees) -> None:
+        super().__init__(fees)
+        self.behind: dict[tuple[str, Side], tuple[Offer, ...]] = {}  # the touch, best first
+
+    def depth(self, instrument: str, side: Side, venue: str) -> Market:
+        shown = (*self.offers.get((instrument, side), ()), *self.behind.get((instrument, side), ()))
+        offers = tuple(one for one in shown if one.venue not in self.dead and venue in ("all", one.venue))
+        return Market(offers, {"shown": [[one.price, one.size, one.venue] for one in offers]})
+
+    def show_depth(self, instrument: str, side: Side, venue: str) -> Offers:
+        offers = self.depth(instrument, side, venue).offers
+        return [(coins(offer.price), coins(offer.size), offer.venue) for offer in offers]
 
     def market(self, instrument: str, side: Side) -> Market:
         offers = tuple(offer for offer in self.offers.get((instrument, side), ()) if offer.venue not in self.dead)
@@ -88,13 +115,15 @@ class Day:
         always = [
             self.restart, self.quote, self.lose_or_regain_venues, self.place, self.place_at_the_touch,
             self.place_one_that_rests, self.place_one_that_rests, self.take_the_displayed_size_twice,
-            self.deposit_or_clean_up, self.many_at_once, self.match,
+            self.deposit_or_clean_up, self.many_at_once, self.match, self.place_a_twap, self.a_parent_s_life,
+            self.a_transaction_that_fails,
         ]  # fmt: skip
         with_an_order = [
             self.quote_where_an_order_rests, self.reach_an_order, self.amend, self.amend, self.cancel,
             self.match_again, self.match_late, self.match_late,
         ]  # fmt: skip
-        return always + with_an_order if self.resting else always
+        with_a_parent = [self.run_the_next_slice, self.run_the_next_slice, self.run_some_slices]
+        return always + with_an_order * bool(self.resting) + with_a_parent * bool(self.parents)
 
     def check(self) -> None:
         if not self._written:
@@ -104,12 +133,17 @@ class Day:
         prove(rows)
         self._same_balances(rows)
         self._same_orders(rows)
+        self._same_schedules(rows)
         self._same_reports(rows)
         self._value_is_conserved(rows)
 
     @property
     def resting(self) -> list[Ticket]:
         return [ticket for ticket in self.oracle.tickets if ticket.status == "open"]
+
+    @property
+    def parents(self) -> list[Ticket]:
+        return [ticket for ticket in self.resting if ticket.parent is not None]
 
     # -- the surroundings
 
@@ -149,6 +183,30 @@ class Day:
             for _ in range(2):
                 self._run(self._place(account, at, side, OrderType.IOC, offers[0].price, quantity))
 
+    def place_a_twap(self) -> None:
+        self._run(self._some_twap())
+
+    def a_parent_s_life(self) -> None:
+        """A parent order within its limit, run to its end, or stopped; an ioc order beside it wants the same sizes."""
+        at, side = self.dice.choice(INSTRUMENTS), self.dice.choice(SIDES)
+        account, venue = self.dice.choice(self.accounts), self.dice.choice(("all", *VENUES))
+        shown = self.desk.depth(at, side, venue).offers
+        if not shown:
+            return
+        limit = self.dice.choice((shown[0].price, shown[-1].price, None))
+        pace = self.dice.choice((1, 2, 3))
+        known = len(self.oracle.tickets)
+        quantity = max(1, sum(offer.size for offer in shown) * self.dice.choice((1, 3, 5)) // 4)
+        self._run(self._place_twap(account, at, side, limit, quantity, venue, self.dice.choice((1, 2, 3, 7))))
+        for ticket in self.oracle.tickets[known:]:
+            parent = ticket.parent
+            while ticket.status == "open" and parent is not None:
+                self._run(self._slices(ticket, parent.past, parent.past + pace))
+                if self.dice.randrange(4) == 3:
+                    self._run(self._place(account, at, side, OrderType.IOC, shown[0].price, max(1, shown[0].size // 2)))
+                if self.dice.randrange(8) == 7:
+                    self._quote(at, side, self._price(at, side))
+
     def amend(self) -> None:
         self._run(self._some_amend())
 
@@ -164,12 +222,46 @@ class Day:
         kinds = [self._some_place] * 5 + [self._some_deposit, self._some_cancel_all, self._some_reset]
         if self.resting:
             kinds += [self._some_amend, self._some_cancel, self._some_match] * 3
+        if self.parents:
+            kinds += [self._some_slices] * 5 + [self._some_twap]
         plans = [self.dice.choice(kinds)() for _ in range(self.dice.randint(2, 5))]
         if self.dice.randrange(3) == 2:
             plans.append(self.dice.choice(plans))  # a client that asks again before it was answered
         self._run(*plans)
 
+    def a_transaction_that_fails(self) -> None:
+        """Nothing of it happened, nor were sizes taken: what is asked again finds them all."""
+        at, side = self.dice.choice(INSTRUMENTS), self.dice.choice(SIDES)
+        account = self.dice.choice(self.accounts)
+        offers = self.desk.market(at, side).offers
+        plans = [self._some_slices()] if self.parents else []
+        if offers:
+            plans.append(self._place(account, at, side, OrderType.IOC, offers[0].price, max(1, offers[0].size // 2)))
+        broken = Deposit(account, "USDT", -2 * FULL)  # no balance may be below 0: the database says so
+        try:
+            self.desk.exchange.apply([*(command for command, _ in plans), broken])
+        except IntegrityError:
+            self.log.append("a transaction failed")
+        else:
+            raise AssertionError("a balance is below 0")
+        for plan in plans:
+            self._run(plan)
+
     # -- what matchers do
+
+    def run_the_next_slice(self) -> None:
+        ticket = self.dice.choice(self.parents)
+        assert ticket.parent is not None
+        self._run(self._slices(ticket, ticket.parent.past, ticket.parent.past + 1))
+
+    def run_some_slices(self) -> None:
+        """Any slices, perhaps twice, as of two who both believe that they lead."""
+        plans = [self._some_slices()] * self.dice.choice((1, 2))
+        if self.dice.randrange(2):
+            self._run(*plans)
+        else:
+            for plan in plans:
+                self._run(plan)
 
     def match(self) -> None:
         """Fill all that today's touch crosses, in one transaction."""
@@ -219,7 +311,7 @@ class Day:
     def _some_place(self, *, kind: OrderType | None = None, near: bool = False, away: bool = False) -> Plan:
         account = self.dice.choice(self.accounts)
         at, side = self.dice.choice(INSTRUMENTS), self.dice.choice(SIDES)
-        kind = kind or self.dice.choice((*OrderType, OrderType.LIMIT))
+        kind = kind or self.dice.choice((*SIMPLE_TYPES, OrderType.LIMIT))
         price: int | None = self._price(at, side, near=near, away=away)
         quantity = self._quantity(account, at, side, price or 1)
         if kind is OrderType.MARKET or (kind is OrderType.IOC and self.dice.randrange(4) == 3):
@@ -241,6 +333,63 @@ class Day:
             return self.oracle.place(ticket, self.desk.show(at, side))
 
         return Place(account, Terms(token, at, side, kind, price, quantity)), answer
+
+    def _some_twap(self) -> Plan:
+        account = self.dice.choice(self.accounts)
+        at, side = self.dice.choice(INSTRUMENTS), self.dice.choice(SIDES)
+        limit: int | None = self._price(at, side, near=self.dice.randrange(3) > 0)
+        quantity = self.dice.choice((self._quantity(account, at, side, limit or 1), self.dice.randint(1, 9)))
+        if self.dice.randrange(3) == 2:
+            limit = None
+        token: str | None = None
+        if self.dice.randrange(3) == 2:
+            token = self.dice.choice(["", *(ticket.token for ticket in self.oracle.of(account))])
+        venue, slices = self.dice.choice(("all", "all", *VENUES)), self.dice.choice(SLICES)
+        return self._place_twap(account, at, side, limit, quantity, venue, slices, token=token)
+
+    def _place_twap(
+        self,
+        account: int,
+        at: str,
+        side: Side,
+        limit: int | None,
+        quantity: int,
+        venue: str,
+        slices: int,
+        *,
+        token: str | None = None,
+    ) -> Plan:
+        name = self._new_token() if token is None else token
+        duration_s = self.dice.choice((1, 60, 7 * 86_400))
+        wanted = None if limit is None else coins(limit)
+
+        def answer() -> Ticket:
+            ticket = Ticket(account, name, at, side.value, "twap", wanted, coins(quantity))
+            depth = {side.value: self.desk.show_depth(at, side, venue) for side in SIDES}
+            return self.oracle.place_twap(ticket, Parent(venue, duration_s, slices), depth)
+
+        terms = Terms(name, at, side, OrderType.TWAP, limit, quantity)
+        return PlaceTwap(account, terms, venue, duration_s, slices), answer
+
+    def _some_slices(self) -> Plan:
+        """The next slices, with or without some that are passed over; or some that are past, or that never come."""
+        ticket = self.dice.choice(self.parents)
+        assert ticket.parent is not None
+        past, slices = ticket.parent.past, ticket.parent.slices
+        last = self.dice.choice((past + 2, past + 1, slices, slices + 2, slices // 2, past, 1))
+        end = max(1, last)
+        first = self.dice.choice((past, min(past, end), max(0, end - 1), min(past + 1, end), end, 0))
+        return self._slices(ticket, first, end)
+
+    def _slices(self, ticket: Ticket, first: int, end: int) -> Plan:
+        market = self.dice.choice(MEANS)
+
+        def answer() -> Ticket | None:
+            assert ticket.parent is not None
+            shown = self.desk.show_depth(ticket.instrument, Side(ticket.side), ticket.parent.venue)
+            return self.oracle.run_slices(ticket, first, end, market, shown)
+
+        return RunSlices(ticket.account, ticket.order_id, first, end, *market), answer
 
     def _some_amend(self) -> Plan:
         ticket = self._ticket()
@@ -325,12 +474,19 @@ class Day:
 
     def _quote(self, at: str, side: Side, price: int) -> None:
         """Show another price; no size is ever shown twice, so that each one is news."""
-        offers = []
-        for venue in VENUES[: self.dice.choice((3, 2, 1, 3, 2, 1, 0))]:
-            self._sizes += 1
-            offers.append(Offer(max(1, min(BIG, price)), self.dice.choice(SIZES) + self._sizes, venue))
-        self.desk.offers[at, side] = tuple(offers)
-        self.log.append(f"{at}: a {side.value} order finds {offers}")
+        price = max(1, min(BIG, price))
+        offers = [Offer(price, self._size(), venue) for venue in VENUES[: self.dice.choice((3, 2, 1, 3, 2, 1, 0))]]
+        behind = []
+        for further in BEHIND[: self.dice.choice((3, 2, 0))]:
+            worse = price + further if side is Side.BUY else price - further
+            if offers and 1 <= worse <= BIG:
+                behind.append(Offer(worse, self._size(), self.dice.choice(offers).venue))
+        self.desk.offers[at, side], self.desk.behind[at, side] = tuple(offers), tuple(behind)
+        self.log.append(f"{at}: a {side.value} order finds {offers}, and behind {behind}")
+
+    def _size(self) -> int:
+        self._sizes += 1
+        return self.dice.choice(SIZES) + self._sizes
 
     def _quote_for(self, ticket: Ticket, *, better: int) -> None:
         assert ticket.limit is not None
@@ -345,6 +501,7 @@ class Day:
         self.desk = Floor(fees)
         self.log.append(f"a process starts, with {fees}")
         self.desk.offers, self.desk.dead, self.desk.now = before.offers, before.dead, before.now
+        self.desk.behind = before.behind
         self.oracle.maker, self.oracle.taker = Fraction(fees.maker, RATE), Fraction(fees.taker, RATE)
         self.oracle.taken.clear()
 
@@ -363,17 +520,22 @@ class Day:
             code = result.code if isinstance(result, DomainError) else "accepted"
             assert code == getattr(wanted, "code", "accepted"), f"{command}: {result!r}, the oracle says {wanted!r}"
             if code == "duplicate_token_id":
-                assert isinstance(command, Place)
+                assert isinstance(command, Place | PlaceTwap)
                 self._same_answer(result.details["order"], self.oracle.find(command.account_id, command.terms.token_id))
             elif isinstance(wanted, Ticket):
                 assert isinstance(result, Done)
                 wanted.order_id = wanted.order_id or result.order.order_id
+                wanted.token = wanted.token or wanted.order_id
                 assert result.order.order_id == wanted.order_id
+                if wanted.parent is not None:
+                    continue  # its receipts may be thousands: they are left out
                 assert [coins(fill.quantity) for fill in result.fills][: len(wanted.fills)] == [
                     made.quantity for made in wanted.fills
                 ], f"{command}: its answer lacks receipts"
             elif isinstance(wanted, list):
                 assert {done.order.order_id for done in result} == {ticket.order_id for ticket in wanted}
+            elif isinstance(command, RunSlices):
+                assert result is None, f"{command}: {result}"
             elif isinstance(wanted, bool):
                 assert result is wanted, f"{command}: {result}"
 
@@ -382,7 +544,8 @@ class Day:
     def _same_answer(self, told: dict[str, Any], ticket: Ticket) -> None:
         """Who repeats a token id, as when an answer was lost, is told all of the order as it is now."""
         found = [(receipt["price"], receipt["quantity"], receipt["exchange"]) for receipt in told["fills"]]
-        assert found == [(made.price, made.quantity, made.venue) for made in ticket.fills]
+        receipts = ticket.fills if ticket.parent is None else []
+        assert found == [(made.price, made.quantity, made.venue) for made in receipts]
         assert (told["status"], told["filled_quantity"]) == (ticket.status, ticket.filled)
 
     def _same_balances(self, rows: Rows) -> None:
@@ -415,11 +578,11 @@ class Day:
             )  # fmt: skip
             assert found == wanted, f"{found}, the oracle says {wanted}"
             receipts = [
-                (coins(fill.price), coins(fill.quantity), fill.venue, fill.liquidity, fill.rule)
+                (coins(fill.price), coins(fill.quantity), fill.venue, fill.liquidity, fill.rule, fill.slice)
                 for fill in fills[row.id]
             ]
             assert receipts == [
-                (made.price, made.quantity, made.venue, made.liquidity, made.rule) for made in ticket.fills
+                (made.price, made.quantity, made.venue, made.liquidity, made.rule, made.slice) for made in ticket.fills
             ]
             for fill in fills[row.id]:
                 assert f'"{fill.venue}"' in fill.touch, "the receipt shows another market than it was filled at"
@@ -427,6 +590,21 @@ class Day:
             before = self._statuses.get(row.id, "open")
             assert before in ("open", row.status), f"{before} became {row.status}"
             self._statuses[row.id] = row.status
+
+    def _same_schedules(self, rows: Rows) -> None:
+        found = {
+            row.order_id: (
+                row.venue, row.duration_s, row.slices, row.next_slice, row.missed,
+                None if row.arrival_price is None else coins(row.arrival_price), (int(row.market_sum), row.market_us),
+            )
+            for row in rows.twaps
+        }  # fmt: skip
+        wanted = {
+            ticket.order_id: (one.venue, one.duration_s, one.slices, one.past, one.missed, one.arrival, one.market)
+            for ticket in self.oracle.tickets
+            if (one := ticket.parent) is not None
+        }
+        assert found == wanted
 
     def _same_reports(self, rows: Rows) -> None:
         """Every execution is reported once, in order; and what was told is what was written."""

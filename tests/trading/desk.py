@@ -35,6 +35,8 @@ class Desk:
         self.exchange = Exchange(
             self.market,
             is_live=lambda venue: venue not in self.dead,
+            depth_of=self.depth,
+            collar_bps=500,
             fees=fees or Fees(),
             told=self.outcomes.append,
             now=self._tick,
@@ -54,6 +56,11 @@ class Desk:
 
     def market(self, instrument: str, side: Side) -> Market:
         return Market(self.offers.get((instrument, side), ()), {"bid": None, "ask": None})
+
+    def depth(self, instrument: str, side: Side, venue: str) -> Market:
+        """Return what a venue shows, or all do: here the levels that `quote` was given are the whole book."""
+        market = self.market(instrument, side)
+        return Market(tuple(offer for offer in market.offers if venue in ("all", offer.venue)), market.touch)
 
     def do(self, *commands: Command) -> Any:
         """Run commands in one transaction; return the result, or the results; raise a lone refusal."""

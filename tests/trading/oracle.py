@@ -10,7 +10,9 @@ from fractions import Fraction
 
 from tests.trading.proof import CAP, UNIT, down, up
 
-Offers = list[tuple[Fraction, Fraction, str]]  # price, size shown, venue: all at the best price
+Offers = list[tuple[Fraction, Fraction, str]]  # price, size shown, venue: at the best price; for slices all, best first
+COLLAR = Fraction(5, 100)
+HIGHEST = 9 * 10**10 - UNIT  # of a limit
 SEEN_MAX_NS = 1_000_000_000
 
 
@@ -31,6 +33,21 @@ class Made:
     venue: str
     liquidity: str
     rule: str
+    slice: int | None = None
+    fee: Fraction = Fraction(0)
+
+
+@dataclass
+class Parent:
+    """A parent order's schedule."""
+
+    venue: str
+    duration_s: int
+    slices: int
+    past: int = 0
+    missed: int = 0
+    arrival: Fraction | None = None
+    market: tuple[int, int] = (0, 0)  # price × µs, and µs, as they were told
 
 
 @dataclass
@@ -44,11 +61,11 @@ class Ticket:
     kind: str
     limit: Fraction | None
     quantity: Fraction
-    rate: Fraction = Fraction(0)  # of the fee, when it was filled
     status: str = "open"
     reason: str = ""
     order_id: str = ""
     fills: list[Made] = field(default_factory=list)
+    parent: Parent | None = None
 
     @property
     def buys(self) -> bool:
@@ -82,7 +99,7 @@ class Ticket:
 
     @property
     def fee(self) -> Fraction:
-        return up(self.got * self.rate)
+        return sum((made.fee for made in self.fills), Fraction(0))
 
     @property
     def held(self) -> Fraction:
@@ -107,7 +124,8 @@ class Oracle:
         self.maker, self.taker = maker, taker
         self.came_in: dict[tuple[int, str], Fraction] = defaultdict(Fraction)
         self.tickets: list[Ticket] = []
-        self.taken: dict[tuple[int, str, str, str], tuple[Fraction, Fraction]] = {}  # displayed size → taken of it
+        # Account, instrument, side, venue, price → displayed size, taken of it.
+        self.taken: dict[tuple[int, str, str, str, Fraction], tuple[Fraction, Fraction]] = {}
         self.told: list[tuple[int, str, bool]] = []  # execution reports: account, token, whether of a fill
 
     # -- what there is
@@ -162,23 +180,71 @@ class Oracle:
         fills: list[Made] = []
         if offers and ticket.crossed_by(offers[0][0], limit):
             if ticket.kind == "ioc":
-                leaves = ticket.quantity
-                for price, size, venue in offers:
-                    if min(leaves, size) > 0:
-                        fills.append(Made(price, min(leaves, size), venue, "taker", rule))
-                        leaves -= min(leaves, size)
+                fills = self._from(offers, ticket, limit, ticket.quantity, rule)
             else:
                 fills.append(Made(offers[0][0], ticket.quantity, offers[0][2], "taker", rule))
         self._check_receives(ticket, fills)
         self.tickets.append(ticket)
         if ticket.kind == "ioc":
-            for made in fills:
-                key = (ticket.account, ticket.instrument, ticket.side, made.venue)
-                shown, taken = self.taken[key]
-                self.taken[key] = (shown, taken + made.quantity)
+            self._take(ticket, fills)
         self._execute(ticket, fills, self.taker)
         if ticket.kind == "ioc" and ticket.status == "open":
             self._end(ticket, "ioc_rest")
+            self.told.append((ticket.account, ticket.token, False))
+        return ticket
+
+    def place_twap(self, ticket: Ticket, parent: Parent, depth: dict[str, Offers]) -> Ticket:
+        """`depth` by side: what its venue shows, or all do."""
+        if ticket.token and any(other.token == ticket.token for other in self.of(ticket.account)):
+            raise Refusal("duplicate_token_id")
+        if ticket.limit is None:
+            if not depth[ticket.side]:
+                raise Refusal("no_market")
+            touch = depth[ticket.side][0][0]
+            worse = min(HIGHEST, up(touch * (1 + COLLAR))) if ticket.buys else max(UNIT, down(touch * (1 - COLLAR)))
+            ticket.limit = worse
+        self._check_worth(ticket.limit, ticket.quantity)
+        if ticket.need(ticket.limit, ticket.quantity) > self.free(ticket.account, ticket.pays_with):
+            raise Refusal("insufficient_funds")
+        if depth["buy"] and depth["sell"]:
+            parent.arrival = down((depth["buy"][0][0] + depth["sell"][0][0]) / 2)
+        ticket.parent = parent
+        self.tickets.append(ticket)
+        return ticket
+
+    def run_slices(
+        self, ticket: Ticket, first: int, end: int, market: tuple[int, int], offers: Offers
+    ) -> Ticket | None:
+        """Run those of the slices first … end − 1 that are to come; None when the order has ended already."""
+        parent = ticket.parent
+        if parent is None or ticket.status != "open":
+            return None
+        parent.market = market
+        end = min(end, parent.slices)
+        if end <= parent.past:
+            return ticket
+        assert ticket.limit is not None
+        first = min(max(first, parent.past), end)
+        parent.missed += first - parent.past
+        parent.past = end
+        wanted = Fraction(0)
+        if first < end:
+            due = [down(ticket.quantity * number / parent.slices) for number in (first, end)]
+            behind = due[0] - ticket.filled
+            wanted = due[1] - due[0] + down(behind * (end - first) / (parent.slices - first))
+        fills = self._from(self._left(ticket, offers), ticket, ticket.limit, wanted, "twap_slice", end - 1)
+        try:
+            self._check_receives(ticket, fills)
+        except Refusal as refusal:
+            self._end(ticket, refusal.code)
+            self.told.append((ticket.account, ticket.token, False))
+            return ticket
+        self._take(ticket, fills)
+        self._execute(ticket, fills, self.taker)
+        if end == parent.slices and ticket.status == "open":
+            self._end(ticket, "twap_rest")
+            self.told.append((ticket.account, ticket.token, False))
+        elif wanted and not fills:
             self.told.append((ticket.account, ticket.token, False))
         return ticket
 
@@ -187,6 +253,8 @@ class Oracle:
     ) -> Ticket:
         """`offers` by side: which one counts is the order's."""
         ticket = self._open(account, token)
+        if ticket.parent is not None:
+            raise Refusal("order_not_amendable")
         assert ticket.limit is not None
         new_limit = ticket.limit if limit is None else limit
         new_quantity = ticket.quantity if quantity is None else quantity
@@ -226,7 +294,7 @@ class Oracle:
 
     def match(self, ticket: Ticket, offers: Offers) -> bool:
         """Fill a resting order at this market; return whether it ended."""
-        if ticket.status != "open" or not offers:
+        if ticket.status != "open" or not offers or ticket.parent is not None:
             return False
         assert ticket.limit is not None
         price, _, venue = offers[0]
@@ -253,19 +321,37 @@ class Oracle:
     def _left(self, ticket: Ticket, offers: Offers) -> Offers:
         left = []
         for price, size, venue in offers:
-            key = (ticket.account, ticket.instrument, ticket.side, venue)
-            shown, taken = self.taken.get(key, (size, Fraction(0)))
-            if shown != size:
-                taken = Fraction(0)
-            self.taken[key] = (size, taken)
-            left.append((price, size - taken, venue))
+            shown, taken = self.taken.get(self._level(ticket, price, venue), (size, Fraction(0)))
+            left.append((price, size - (taken if shown == size else 0), venue))
+        self._shown = {(price, venue): size for price, size, venue in offers}
         return left
 
-    def _execute(self, ticket: Ticket, fills: list[Made], rate: Fraction) -> None:
-        if fills:
-            ticket.rate = rate
+    def _take(self, ticket: Ticket, fills: list[Made]) -> None:
         for made in fills:
+            key, size = self._level(ticket, made.price, made.venue), self._shown[made.price, made.venue]
+            shown, taken = self.taken.get(key, (size, Fraction(0)))
+            self.taken[key] = (size, made.quantity + (taken if shown == size else 0))
+
+    def _level(self, ticket: Ticket, price: Fraction, venue: str) -> tuple[int, str, str, str, Fraction]:
+        return ticket.account, ticket.instrument, ticket.side, venue, price
+
+    def _from(
+        self, offers: Offers, ticket: Ticket, limit: Fraction, wanted: Fraction, rule: str, number: int | None = None
+    ) -> list[Made]:
+        """Take offers in turn, each up to its size, none beyond the limit."""
+        fills = []
+        for price, size, venue in offers:
+            part = min(wanted, size)
+            if part > 0 and ticket.crossed_by(price, limit):
+                fills.append(Made(price, part, venue, "taker", rule, number))
+                wanted -= part
+        return fills
+
+    def _execute(self, ticket: Ticket, fills: list[Made], rate: Fraction) -> None:
+        for made in fills:
+            before = ticket.got
             ticket.fills.append(made)
+            made.fee = up(ticket.got * rate) - up(before * rate)
             self.told.append((ticket.account, ticket.token, True))
         if ticket.filled == ticket.quantity:
             ticket.status = "filled"
@@ -281,7 +367,7 @@ class Oracle:
     def _check_receives(self, ticket: Ticket, fills: list[Made]) -> None:
         notional = sum((made.price * made.quantity for made in fills), Fraction(0))
         quantity = sum((made.quantity for made in fills), Fraction(0))
-        received = quantity if ticket.buys else down(notional)
+        received = quantity if ticket.buys else down(ticket.notional + notional) - ticket.got
         if self.total(ticket.account, ticket.gets) + received > CAP:
             raise Refusal("amount_too_large")
 

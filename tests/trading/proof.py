@@ -7,7 +7,7 @@ an `AssertionError` that names the account and the rule.
 import json
 from collections import defaultdict
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from fractions import Fraction
 from math import ceil, floor
@@ -45,12 +45,14 @@ class Rows:
     fills: list[models.Fill]
     entries: list[models.Entry]
     reports: list[models.Report]
+    twaps: list[models.Twap] = field(default_factory=list)
 
 
 def read(account_ids: Collection[int] | None = None) -> Rows:
     """Read these accounts, or all. Meant for a moment when nobody writes."""
     chosen: dict[str, Any] = {} if account_ids is None else {"account_id__in": list(account_ids)}
     by_key = {} if account_ids is None else {"pk__in": list(account_ids)}
+    by_order = {} if account_ids is None else {"order__account_id__in": list(account_ids)}
     return Rows(
         list(models.Account.objects.filter(**by_key).order_by("pk")),
         list(models.Balance.objects.filter(**chosen)),
@@ -58,6 +60,7 @@ def read(account_ids: Collection[int] | None = None) -> Rows:
         list(models.Fill.objects.filter(**chosen).order_by("seq")),
         list(models.Entry.objects.filter(**chosen).order_by("id")),
         list(models.Report.objects.filter(**chosen).order_by("seq")),
+        list(models.Twap.objects.filter(**by_order)),
     )
 
 
@@ -67,6 +70,9 @@ def prove(rows: Rows) -> None:
     for name in ("balances", "orders", "fills", "entries", "reports"):
         for row in getattr(rows, name):
             getattr(parts[row.account_id], name).append(row)
+    owners = {order.id: order.account_id for order in rows.orders}
+    for twap in rows.twaps:
+        parts[owners[twap.order_id]].twaps.append(twap)
     for part in parts.values():
         prove_account(part)
 
@@ -103,8 +109,12 @@ def prove_account(rows: Rows) -> None:
     for fill in fills:
         fills_of[fill.order_id].append(fill)
     assert set(by_fill) == {fill.id for fill in fills}, f"{pk}: entries and fills do not name each other"
+    twaps = {twap.order_id: twap for twap in rows.twaps}
     for order in orders:
-        prove_order(order, sorted(fills_of.pop(order.id, []), key=lambda fill: fill.number), by_fill)
+        made = sorted(fills_of.pop(order.id, []), key=lambda fill: fill.number)
+        prove_order(order, made, by_fill)
+        prove_slices(order, made, twaps.pop(order.id, None))
+    assert not twaps, f"{pk}: a schedule of no order"
     assert not fills_of, f"{pk}: a fill of another account's order"
 
     assert [report.seq for report in reports] == list(range(1, len(reports) + 1)), f"{pk}: reports are not 1, 2, 3 …"
@@ -166,8 +176,33 @@ def prove_order(order: models.Order, fills: list[models.Fill], entries: dict[str
         whole = quantity == coins(order.quantity)
         legal = {"filled": whole, "partially_filled": not whole and quantity > 0, "cancelled": not quantity}
         assert legal.get(order.status, not quantity), f"{name}: {order.status} with {quantity} filled"
-    if order.order_type != "limit":
+    if order.order_type not in ("limit", "twap"):
         assert order.status != "open", f"{name}: a {order.order_type} order rests"
+
+
+def prove_slices(order: models.Order, fills: list[models.Fill], twap: models.Twap | None) -> None:
+    """A parent order is never ahead of its schedule, and its fills say which slices they are, rising."""
+    name = f"{order.account_id}: order {order.token_id}"
+    assert (order.order_type == "twap") == (twap is not None), f"{name}: a {order.order_type} order's schedule"
+    if twap is None:
+        assert all(fill.slice is None for fill in fills), f"{name}: a slice of no parent order"
+        return
+    past, slices = twap.next_slice, twap.slices
+    assert 0 <= twap.missed <= past <= slices, f"{name}: {twap.missed} missed of {past} of {slices}"
+    assert order.status != "open" or past < slices, f"{name}: open, and no slice is left"
+    assert order.reason != "twap_rest" or past == slices, f"{name}: its rest ended before its last slice"
+    due = floor(Fraction(order.quantity) * past / slices)
+    assert order.filled_quantity <= due, f"{name}: {order.filled_quantity} filled, {due} were due"
+    last = -1
+    for fill in fills:
+        assert fill.slice is not None, f"{name}: fill {fill.number} is of no slice"
+        assert last <= fill.slice < past, f"{name}: slice {fill.slice} after {last}, {past} are past"
+        last = fill.slice
+        assert (fill.rule, fill.liquidity) == ("twap_slice", "taker"), f"{name}: {fill.rule}"
+        level = json.loads(fill.touch, parse_float=Decimal, parse_int=Decimal)["level"]
+        assert (Fraction(level["price"]), level["exchange"]) == (coins(fill.price), fill.venue), f"{name}: {level}"
+        assert Fraction(level["size"]) >= coins(fill.quantity), f"{name}: more than the level showed"
+        assert twap.venue in ("all", fill.venue), f"{name}: filled by {fill.venue}, it asked for {twap.venue}"
 
 
 def _assets(instrument: str, side: str) -> tuple[str, str]:

@@ -12,9 +12,10 @@ from prometheus_client.registry import REGISTRY
 
 from core.account import Fees
 from core.events import Side
+from core.orders import OrderType, Terms
 from tests.trading.desk import BTC, Desk, units
 from trading import audit
-from trading.commands import Amend, Cancel, CancelAll, FillResting, Reset
+from trading.commands import Amend, Cancel, CancelAll, FillResting, PlaceTwap, Reset, RunSlices
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -48,7 +49,18 @@ def trader() -> int:
     assert desk.do(FillResting(alice, crossed.order.order_id, desk.market(BTC, Side.BUY), 0))
     desk.order(alice, "buy", "0.2", "40000", token="cancelled")
     desk.do(Cancel(alice, "cancelled"))
+    parents(desk, alice)
     return alice
+
+
+def parents(desk: Desk, alice: int) -> None:
+    """One that runs, and one that ended with a rest; the last slice of each that ran took two levels."""
+    for token, ends in (("running", 3), ("ended", 4)):
+        terms = Terms(token, BTC, Side.BUY, OrderType.TWAP, units("49600.00000007"), units("0.70000003"))
+        order = desk.do(PlaceTwap(alice, terms, "all", 60, 4)).order
+        for end in range(1, ends + 1):
+            desk.quote(ask=[("49500.00000001", f"0.1{end}", "okx"), ("49600", f"0.02{end}", "kraken")])
+            desk.do(RunSlices(alice, order.order_id, end - 1, end, 0, 0))
 
 
 def test_nothing_is_wrong_with_what_the_exchange_wrote(trader: int) -> None:
@@ -135,12 +147,62 @@ CHANGES: dict[str, tuple[str, str]] = {
         " SELECT account_id, 'SOL', 1, 'fill', 'nothing', 1, created_at FROM trading_entry"
         " WHERE id = (SELECT min(id) FROM trading_entry WHERE account_id = %s)",
     ),
+    "a parent order without its schedule": (
+        "schedule",
+        "DELETE FROM trading_twap WHERE order_id = (SELECT id FROM trading_order WHERE account_id = %s"
+        " AND token_id = 'running')",
+    ),
+    "a schedule of another kind of order": (
+        "schedule", "UPDATE trading_order SET order_type = 'limit' WHERE account_id = %s AND token_id = 'ended'"
+    ),
+    "an open parent order whose slices are all past": (
+        "schedule",
+        "UPDATE trading_twap SET next_slice = slices WHERE order_id = (SELECT id FROM trading_order"
+        " WHERE account_id = %s AND token_id = 'running')",
+    ),
+    "a rest that ended before the last slice": (
+        "schedule",
+        "UPDATE trading_twap SET next_slice = slices - 1 WHERE order_id = (SELECT id FROM trading_order"
+        " WHERE account_id = %s AND token_id = 'ended')",
+    ),
+    "a fill of a slice that is to come": (
+        "fill",
+        "UPDATE trading_twap SET next_slice = 2 WHERE order_id = (SELECT id FROM trading_order"
+        " WHERE account_id = %s AND token_id = 'running')",
+    ),
+    "slices that fall back": (
+        "fill",
+        "UPDATE trading_fill SET slice = 1 WHERE number = 1 AND order_id = (SELECT id FROM trading_order"
+        " WHERE account_id = %s AND token_id = 'ended')",
+    ),
+    "more by a slice than was due": (
+        "fill",
+        "UPDATE trading_fill SET slice = slice - 1 WHERE slice > 0 AND order_id = (SELECT id FROM trading_order"
+        " WHERE account_id = %s AND token_id = 'running')",
+    ),
+    "a fill of a parent order and of no slice": (
+        "fill",
+        "UPDATE trading_fill SET slice = NULL WHERE slice = 0 AND order_id = (SELECT id FROM trading_order"
+        " WHERE account_id = %s AND token_id = 'running')",
+    ),
+    "a slice of an order that has none": (
+        "fill",
+        "UPDATE trading_fill SET slice = 0 WHERE order_id = (SELECT id FROM trading_order"
+        " WHERE account_id = %s AND token_id = 'crossed')",
+    ),
     "a lost report": ("reports", "DELETE FROM trading_report WHERE seq = 2 AND account_id = %s"),
     "a number without a report": ("reports", "UPDATE trading_account SET seq = seq + 1 WHERE user_id = %s"),
     "a report of something else": (
         "report", "UPDATE trading_report SET body = '{}' WHERE seq = 1 AND account_id = %s"
     ),
 }  # fmt: skip
+WORDS = {
+    "a fill of a slice that is to come": "slice 2 came after 1, and 2 are past",
+    "slices that fall back": "slice 0 came after 1, and 4 are past",
+    "more by a slice than was due": "were filled by slice 0, 17500000 were due",
+    "a fill of a parent order and of no slice": "a fill of a twap order, slice None",
+    "a slice of an order that has none": "a fill of a limit order, slice 0",
+}
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -150,6 +212,7 @@ def test_what_was_changed_behind_the_ledger_is_found(trader: int, change: str) -
     findings = audit.verify()
     assert rule in {finding.rule for finding in findings}, findings
     assert {finding.account_id for finding in findings} == {trader}
+    assert any(WORDS.get(change, "") in finding.detail for finding in findings), findings
 
 
 def command(*arguments: str) -> tuple[int, str]:

@@ -23,6 +23,7 @@ from tests.trading.web import Answer, Person, aside
 ROADS = {"short": {}, "django": {"Cookie": "a=b"}}  # whoever has a cookie may be a browser: Django's
 
 ORDER = {"token_id": "n", "symbol": "BTCUSDT", "side": "buy", "order_type": "limit", "price": "10", "quantity": "1"}
+TWAP = {"token_id": "n", "symbol": "BTCUSDT", "side": "buy", "total_quantity": "1", "duration_seconds": 60, "slices": 6}
 
 # As JSON text, with the status that it gets wherever an amount is expected.
 AMOUNTS: list[tuple[str, int]] = [
@@ -56,6 +57,13 @@ PLACES: dict[str, tuple[str, str, str, list[str]]] = {
     "deposit": ("POST", "/deposit", '{"asset": "USDT", "amount": %s}', ["amount"]),
     "amended price": ("PUT", "/orders/x", '{"price": %s}', ["price"]),
     "amended quantity": ("PUT", "/orders/x", '{"quantity": %s, "price": 12}', ["quantity"]),
+    "twap quantity": (
+        "POST",
+        "/orders/twap",
+        json.dumps({**TWAP, "total_quantity": 0}).replace("0,", "%s,", 1),
+        ["total_quantity"],
+    ),
+    "twap limit": ("POST", "/orders/twap", json.dumps(TWAP)[:-1] + ', "limit_price": %s}', ["limit_price"]),
     "start": ("POST", "/account/reset", '{"balances": {"BTC": 1, "USDT": %s}}', ["balances", "USDT"]),
 }
 
@@ -121,7 +129,7 @@ async def test_what_is_no_amount_is_refused_by_its_name(road: Road, place: str) 
     method, path, around, loc = PLACES[place]
     for literal, status in AMOUNTS:
         await road.refuses(status, code_of(status), method, path, around % literal, loc)
-    if "amended" not in place and place not in ("market", "ioc"):
+    if "amended" not in place and place not in ("market", "ioc", "twap limit"):
         error = await road.refuses(422, "invalid", method, path, around % "null", loc)
         assert error["detail"][0]["type"] == "missing"
 
@@ -154,6 +162,71 @@ async def test_a_number_is_taken_as_near_as_the_smallest_unit_allows(road: Road,
     answer = await road.send("POST", "/orders", with_literal("quantity") % literal)
     assert answer.status == 201
     assert answer["quantity"] == Decimal(taken)
+
+
+def twap(**fields: Any) -> str:
+    """Return a parent order as JSON; a field that is "%s" is a place for a literal."""
+    return json.dumps({**TWAP, **fields}).replace('"%s"', "%s")
+
+
+# As JSON text, with the status that it gets where a number of seconds or of slices is expected.
+WHOLE_NUMBERS: list[tuple[str, int]] = [
+    *((literal, 400) for literal in ("NaN", "-Infinity", "Infinity", "9" * 5_000, "01", "+1", "0x10", "1_0")),
+    *((literal, 422) for literal in ("0", "-0", "-1", "0.5", "1.5", "60.0000001", "1e400", "1e308", "1e-300", "604801",
+                                     "99999999999999999999", "true", "false", "null", "[6]", "[]", "{}")),
+    *((json.dumps(text), 422) for text in ("", " ", "0", "-1", "+1", "1.5", "60.0", "1e3", " 60", "60 ", "6_0", "６",
+                                           "٣", "²", "abc", "NaN", "Infinity", "1e400", "0x10", "9" * 10, "9" * 5_000,
+                                           "6\x00", "true", "null")),
+    ('"\\ud800"', 400),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["duration_seconds", "slices"])
+async def test_durations_and_slices_are_whole_numbers_within_their_bounds(road: Road, name: str) -> None:
+    around = twap(**{name: "%s"})
+    for literal, status in WHOLE_NUMBERS:
+        await road.refuses(status, code_of(status), "POST", "/orders/twap", around % literal, [name])
+    await road.refuses(422, "invalid", "POST", "/orders/twap", twap(slices=10_001), ["slices"])
+    without = {field: value for field, value in TWAP.items() if field != name}
+    error = await road.refuses(422, "invalid", "POST", "/orders/twap", json.dumps(without), [name])
+    assert error["detail"][0]["type"] == "missing"
+
+
+async def test_a_parent_order_names_one_symbol_and_an_exchange_that_is_served(road: Road) -> None:
+    async def refused(status: int, code: str, body: str, place: str | None = None) -> None:
+        await road.refuses(status, code, "POST", "/orders/twap", body, None if place is None else [place])
+
+    for literal in ('"bybit"', '""', '" okx"', '"okx\\u0000"', '"ALL "', "1", "true", "[]", '["okx"]', "{}",
+                    '"\\u212araken"', '"' + "a" * 10_000 + '"'):  # fmt: skip
+        await refused(422, "invalid", twap(exchange="%s") % literal, "exchange")
+    for name in ("symbol", "pair"):
+        for text in ("NOPE", "", "BTC", "btcuſdt", "A" * 10_000, "../BTCUSDT"):
+            await refused(400, "unknown_symbol", twap(**{"symbol": None, name: text}))
+        for literal in ("1", "true", "[]", "{}"):
+            await refused(422, "invalid", twap(**{"symbol": None, name: "%s"}) % literal, name)
+    for literal in ('"ETHUSDT"', "1", "true", "[]", '["BTCUSDT"]'):
+        await refused(422, "invalid", twap(pair="%s") % literal, "pair")
+    await refused(400, "unknown_symbol", twap(pair="NOPE"))
+    await refused(422, "invalid", twap(symbol=None), "symbol")
+    for literal in ('"BUY"', '"hold"', '""', "1", "true", "[]", "null"):
+        await refused(422, "invalid", twap(side="%s") % literal, "side")
+    for literal in BAD_TOKENS[:-1]:  # the last one, null, is no name: the order's id will do
+        await refused(422, "invalid", twap(token_id="%s") % literal, "token_id")
+    await refused(400, "amount_too_large", twap(total_quantity=8e10, limit_price=8e10))
+    await refused(400, "insufficient_funds", twap(total_quantity=10**6))
+    await refused(400, "duplicate_token_id", twap(token_id="x"))
+
+
+async def test_a_parent_order_takes_the_spellings_of_the_contract(road: Road) -> None:
+    for fields in (
+        {"symbol": None, "pair": "btc/usdt", "exchange": None},
+        {"symbol": "BTC-USDT", "pair": "BTCUSDT", "exchange": "ALL", "slices": "6", "duration_seconds": 60.0},
+        {"symbol": "xbtusdt", "exchange": "OKX", "token_id": None, "limit_price": None, "unknown": [1]},
+    ):
+        answer = await road.send("POST", "/orders/twap", twap(**{"token_id": None, **fields}))
+        assert answer.status == 200, answer.json
+        found = (answer["symbol"], answer["slices"], answer["duration_seconds"], answer["token_id"] == answer["id"])
+        assert found == ("BTCUSDT", 6, 60, True)
 
 
 BAD_TOKENS = [
@@ -220,7 +293,7 @@ BODIES: list[tuple[bytes, int]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("path", ["/orders", "/deposit", "/orders/x", "/account/reset"])
+@pytest.mark.parametrize("path", ["/orders", "/orders/twap", "/deposit", "/orders/x", "/account/reset"])
 async def test_what_is_no_order_is_refused_whole(road: Road, path: str) -> None:
     method = "PUT" if path == "/orders/x" else "POST"
     for body, status in BODIES:
@@ -238,7 +311,13 @@ async def test_what_is_no_order_is_refused_whole(road: Road, path: str) -> None:
      "application/json; charset=latin-1", "application/octet-stream", "application/jsonp", "x", None],
 )  # fmt: skip
 async def test_only_json_in_utf_8_is_read(road: Road, content_type: str | None) -> None:
-    for method, path in (("POST", "/orders"), ("POST", "/deposit"), ("PUT", "/orders/x"), ("POST", "/account/reset")):
+    for method, path in (
+        ("POST", "/orders"),
+        ("POST", "/orders/twap"),
+        ("POST", "/deposit"),
+        ("PUT", "/orders/x"),
+        ("POST", "/account/reset"),
+    ):
         options = {"content_type": content_type}
         await road.refuses(415, "unsupported_media_type", method, path, json.dumps(ORDER), **options)
     answer = await road.send("POST", "/orders", json.dumps(ORDER), content_type='application/json; charset="UTF-8"')

@@ -73,4 +73,4 @@ def test_a_planted_bug_is_noticed(runs: dict[str, Future[Run]], patch: Path) -> 
 
 
 def test_there_are_bugs_to_notice() -> None:
-    assert len(PATCHES) >= 10
+    assert len(PATCHES) >= 30

@@ -187,7 +187,7 @@ def test_any_printable_token_id_is_a_path(alice: Person, token: str) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["missing", "%00", "%0a", "a%00", "%20", "%ff", "%C3%A9", "a%2Fb", "..%2F..", "twap", "a" * 129, "a" * 5_000,
+    ["missing", "%00", "%0a", "a%00", "%20", "%ff", "%C3%A9", "a%2Fb", "..%2F..", "a" * 129, "a" * 5_000,
      "%F0%9F%92%A9", SOMEBODYS],
 )  # fmt: skip
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
