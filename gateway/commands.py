@@ -112,7 +112,7 @@ def read_filter(command: Command, catalogue: Catalogue, venues: tuple[str, ...],
     venue = body.get("exchange")
     if venue is None:
         venue = None if wildcards else ALL
-    elif not isinstance(venue, str) or venue.lower() not in (ALL, *venues):
+    elif not isinstance(venue, str) or not venue.isascii() or venue.lower() not in (ALL, *venues):
         raise command.error(UnknownVenue.code, f"unknown exchange; choose one of {ALL}, {', '.join(venues)}")
     else:
         venue = venue.lower()

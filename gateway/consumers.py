@@ -77,14 +77,15 @@ class _Socket(AsyncWebsocketConsumer):  # type: ignore[misc] # Channels ships no
             log.exception("a socket could not be opened")
             await self.refuse(Unavailable("a service behind this one is not available; try again"), code=CLOSE_LATER)
 
-    async def open(self) -> None:
+    async def open(self, *, authenticates: bool = False) -> None:
+        """Accept the socket and count it; `authenticates` says that it brought credentials."""
         await self.accept()
         direct = self.scope.get("extensions", {}).get(SCOPE_EXTENSION)
         self.outbox = Outbox(self.base_send, direct if isinstance(direct, DirectSocket) else None, self.leave_all)
         current_sessions().add(self)
         client = self.scope.get("client")
         self.share = Share(current_quotas(), str(client[0]) if client else "unknown")
-        self.share.open()
+        await self.share.open(authenticates=authenticates)
 
     async def take(self, message: dict[str, Any]) -> None:
         raise NotImplementedError
@@ -130,9 +131,9 @@ class ClientSocket(_Socket):
         self._reports_start: asyncio.TimerHandle | None = None
         self._orders = OrderDesk(self._answer, self._answer_error)
         self._bad_frames = 0
-        await self.open()
-        self.hub = await current_hub()
         credential = self._credential()
+        await self.open(authenticates=credential is not None)
+        self.hub = await current_hub()
         if credential is None:
             loop = asyncio.get_running_loop()
             self._greeting = loop.call_later(AUTH_FIRST_S, self._greet)
@@ -212,10 +213,11 @@ class ClientSocket(_Socket):
         identity: Identity = await authenticate(token)
         if self.identity is not None and identity.user_id != self.identity.user_id:
             raise Unauthorized("this socket belongs to another user; open a new one")
-        self.share.belongs_to(identity)
+        await self.share.belongs_to(identity)
         if self._reports is None:
             self._reports = await current_reports().follow(identity.user_id, self.outbox)
         self.identity = identity
+        self.scope.get("log", {})["account"] = identity.user_id  # the socket's line in the log says whose it was
         return identity
 
     def _start_reports_soon(self) -> None:
@@ -278,7 +280,7 @@ class ClientSocket(_Socket):
         await self.hub.awaken(chosen.stream, chosen.instrument)
         if not known:
             try:
-                self.share.subscribe()
+                await self.share.subscribe()
             except RateLimited as error:
                 raise command.error("too_many_subscriptions", error.message) from None
         self._answer(command, _confirmation(chosen, "subscribed"))
@@ -384,9 +386,10 @@ class BooksSocket(_Socket):
     _hub: Hub | None = None
 
     async def connect(self) -> None:
-        self._venue = self.scope["url_route"]["kwargs"].get("exchange", ALL).lower()
+        named = self.scope["url_route"]["kwargs"].get("exchange", ALL)
+        self._venue = named.lower()
         await self.open()
-        if self._venue not in (ALL, *settings.VENUES):
+        if not named.isascii() or self._venue not in (ALL, *settings.VENUES):
             names = ", ".join(settings.VENUES)
             await self.refuse(UnknownVenue(f"unknown exchange; choose one of {names}"))
             return

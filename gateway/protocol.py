@@ -19,6 +19,7 @@ from marketdata.hub import Encoded
 
 SCOPE_EXTENSION = "router.direct"
 WRITE_BUFFER_MAX = 64 * 1024  # bytes waiting in this process for one client
+CORKED_MAX = 16 * 1024  # bytes of one client that wait for the end of a turn
 ABORT_AFTER_S = 2.0  # a close that the client does not take is cut off
 
 READ_SLICE = 4 * 1024  # bytes of one client read in one turn of the loop: some hundred small frames
@@ -51,20 +52,44 @@ def frame_text(encoded: Encoded) -> bytes:
 
 
 class DirectSocket:
-    """One connection as the outbox sees it."""
+    """One connection as the outbox sees it.
 
-    __slots__ = ("_protocol", "on_writable", "writable", "write")
+    What is written in one turn of the loop goes out with one call of the kernel, which costs more
+    than all that we do for a frame.
+    """
+
+    __slots__ = ("_bytes", "_frames", "_protocol", "_write", "on_writable", "writable")
 
     def __init__(self, protocol: "RouterWebSocketProtocol") -> None:
         self._protocol = protocol
         self.on_writable: Callable[[], None] | None = None
         self.writable = True
-        self.write: Callable[[bytes], None] = protocol.transport.write
+        self._write: Callable[[bytes], None] = protocol.transport.write
+        self._frames: list[bytes] = []
+        self._bytes = 0
+
+    def write(self, frame: bytes) -> None:
+        """Write a frame at the end of this turn; at once when much has come together."""
+        self._frames.append(frame)
+        self._bytes += len(frame)
+        if len(self._frames) == 1:
+            if not _corked:
+                self._protocol.loop.call_soon(_uncork)
+            _corked.append(self)
+        elif self._bytes > CORKED_MAX:
+            self.flush()
+
+    def flush(self) -> None:
+        """Hand what was written to the transport."""
+        frames, self._frames, self._bytes = self._frames, [], 0
+        if frames and not self._protocol.transport.is_closing():
+            self._write(frames[0] if len(frames) == 1 else b"".join(frames))
 
     def end(self, last_frame: bytes, code: int) -> None:
         """Say why and close without waiting: what the client does not take in time is cut off."""
         protocol = self._protocol
         transport = protocol.transport
+        self.flush()
         self.writable = False
         if transport.is_closing() or protocol.close_sent:
             return
@@ -77,6 +102,16 @@ class DirectSocket:
 
     def abort(self) -> None:
         self._protocol.transport.abort()
+
+
+_corked: list[DirectSocket] = []  # those that were written to in this turn
+
+
+def _uncork() -> None:
+    corked = _corked.copy()
+    _corked.clear()
+    for socket in corked:
+        socket.flush()
 
 
 class RouterWebSocketProtocol(WebSocketsSansIOProtocol):
@@ -94,6 +129,11 @@ class RouterWebSocketProtocol(WebSocketsSansIOProtocol):
         self._unread = memoryview(bytes(self._unread) + data) if self._unread else memoryview(data)
         if self._turn is None and not self.read_paused:
             self._read_slice()
+
+    async def send(self, message: Any) -> None:
+        if self.direct is not None:
+            self.direct.flush()  # what was told before goes out before
+        await super().send(message)
 
     async def receive(self) -> Any:
         message = await super().receive()
@@ -207,5 +247,6 @@ class RouterWebSocketProtocol(WebSocketsSansIOProtocol):
     def _stop_direct(self) -> None:
         """Write nothing after a close."""
         if self.direct is not None:
+            self.direct.flush()
             self.direct.writable = False
             self.direct.on_writable = None

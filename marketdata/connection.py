@@ -148,7 +148,7 @@ class VenueWorker:
         )
         if not held:
             self.market.connected(time.monotonic_ns())
-        session = FeedSession(self.venue, self.market.instruments)
+        session = FeedSession(self.venue, self.market.instruments, counters=self.market.counters)
         return _Connection(socket, session, self.market, held=held)
 
     def _backoff(self) -> float:

@@ -2,7 +2,8 @@
 
 `FeedSession` knows which topic means which instrument, keeps what belongs to this connection
 alone (subscriptions, checked books, update ids) and says what to send. What outlives a
-connection (liveness, duplicates, gaps) is in `market.py`.
+connection (liveness, duplicates, gaps) is in `market.py`. Touches and trades are read at once;
+a book that the venue sends whole is kept as it came and read only if somebody wants it.
 """
 
 from collections import Counter, deque
@@ -30,12 +31,15 @@ from marketdata.venue import (
 )
 
 NS = 1_000_000_000
+EMPTY_IMAGE = BookImage((), ())
 DEPTH_SHOWN = 20  # levels of a book that leave the feed
 RESYNC_WAIT_NS = 5 * NS  # between two resubscriptions of a topic; doubles while they follow each other
 RESYNC_WAIT_MAX_NS = 300 * NS
 RESYNC_FORGET_NS = 600 * NS  # a topic that was healthy for so long starts over
 SILENT_SYMBOL_NS = 30 * NS  # a symbol without a frame for so long, while others move, is not carried
 REQUEST_TOPICS_MAX = 500  # pending requests whose answers we still wait for
+HEAD_BYTES_MAX = 120  # of a frame, in which the longest topic fits
+HEADS_MAX = 10_000  # heads of frames that are known by heart
 
 
 class _Resync(Struct):
@@ -46,11 +50,40 @@ class _Resync(Struct):
     pending: bool
 
 
-class MarketEvent(Struct, frozen=True):
+class _Route(Struct, frozen=True):
+    """Where the data of a topic goes, found once."""
+
+    topic: Topic
+    instrument: str
+    parse: Callable[[str | bytes], Iterable[Body]]
+    kept: bool  # each message is a whole book, which the next one replaces
+
+
+class KeptImage:
+    """A book that the venue sent whole, as it came."""
+
+    __slots__ = ("_image", "_payload", "_received_ns", "_route", "_session")
+
+    def __init__(self, session: "FeedSession", route: _Route, payload: str | bytes, received_ns: int) -> None:
+        self._session = session
+        self._route = route
+        self._payload = payload
+        self._received_ns = received_ns
+        self._image: BookImage | None = None
+
+    def read(self) -> BookImage:
+        """Return the book, decoded and checked the first time; empty when it is not to be trusted."""
+        if self._image is None:
+            self._image = self._session.read_image(self._route, self._payload, self._received_ns)
+            self._payload = b""
+        return self._image
+
+
+class MarketEvent(Struct, frozen=True, gc=False):
     """News of one instrument from one venue."""
 
     instrument: str
-    body: Quote | Trade | BookImage
+    body: Quote | Trade | BookImage | KeptImage
 
 
 class QuoteLost(Struct, frozen=True):
@@ -73,16 +106,19 @@ FeedEvent = MarketEvent | QuoteLost | Disabled | PlannedClose | EngineStatus
 class FeedSession:
     """Frames in, events out; `outgoing` is what to send, in order, at the venue's pace."""
 
-    def __init__(self, venue: Venue, instruments: Sequence[str]) -> None:
+    def __init__(self, venue: Venue, instruments: Sequence[str], *, counters: Counter[str] | None = None) -> None:
         self.venue = venue
         self.outgoing: deque[str] = deque()
-        self.counters: Counter[str] = Counter()
+        self.counters: Counter[str] = Counter() if counters is None else counters
         self.disabled: dict[str, str] = {}
         self._instruments = {venue.symbol(instrument): instrument for instrument in instruments}
         self._precisions: dict[str, tuple[int, int]] = {}
         self._books: dict[str, Book] = {}
         self._quotes: dict[str, Quote] = {}
-        self._images: dict[str, BookImage] = {}  # the last of each venue-made image
+        self._images: dict[str, BookImage] = {}  # the last of each venue-made image that was read
+        self._routes: dict[Topic, _Route] = {}
+        self._head_end = venue.heads[1] if venue.heads else b""
+        self._heads: dict[bytes, _Route] = {}  # the first bytes of a frame → what it is about
         self._seen: set[str] = set()  # symbols that sent data
         self._resyncs: dict[Topic, _Resync] = {}
         self._offline: set[str] = set()  # instruments that the venue lists but does not trade now
@@ -108,11 +144,42 @@ class FeedSession:
         """Read one frame. A part that cannot be read is counted and left out, never raised."""
         events: list[FeedEvent] = []
         try:
-            for message in self.venue.read(frame):
-                self._take(message, now_ns, events)
-        except Unreadable:
+            payload = frame if isinstance(frame, bytes) else frame.encode()
+            head = payload[: payload.find(self._head_end, 0, HEAD_BYTES_MAX)] if self._head_end else b""
+            route = self._heads.get(head)
+            if route is not None:
+                self._take_data(route, payload, now_ns, events)
+            else:
+                for message in self.venue.read(payload):
+                    self._take(message, head, now_ns, events)
+        except (Unreadable, UnicodeEncodeError):
             self.counters["unreadable"] += 1
         return events
+
+    def read_image(self, route: _Route, payload: str | bytes, received_ns: int) -> BookImage:
+        """Decode and check a kept book. What is wrong with it is counted here, and another is asked for.
+
+        An image older than the last one read stands back behind that one.
+        """
+        last = self._images.get(route.instrument)
+        try:
+            for body in route.parse(payload):
+                assert isinstance(body, BookImage)
+                if last is None or not _is_older(body, last):
+                    last = self._images[route.instrument] = self._checked(route, body, received_ns)
+        except Unreadable:
+            self.counters["unreadable"] += 1
+            self._resync(route.topic, received_ns)
+            return EMPTY_IMAGE
+        return last or EMPTY_IMAGE
+
+    def _checked(self, route: _Route, image: BookImage, received_ns: int) -> BookImage:
+        if image.bids and image.asks and image.bids[0][0] >= image.asks[0][0] and not self.venue.crossing_is_legal:
+            self.counters["crossed"] += 1
+            self._resync(route.topic, received_ns)
+            return structs.replace(image, bids=(), asks=())
+        self._synced(route.topic)
+        return image
 
     def probe(self) -> str | None:
         """Return the frame that asks whether the venue is there; None means a WebSocket ping."""
@@ -129,9 +196,15 @@ class FeedSession:
 
     # -- what a frame says
 
-    def _take(self, message: Message, now_ns: int, events: list[FeedEvent]) -> None:
+    def _take(self, message: Message, head: bytes, now_ns: int, events: list[FeedEvent]) -> None:
         if isinstance(message, Data):
-            self._take_data(message, now_ns, events)
+            route = self._routes.get(message.topic) or self._found(message.topic, events)
+            if route is None:
+                self.counters["ignored:foreign symbol"] += 1
+                return
+            if self.venue.heads and head.startswith(self.venue.heads[0]) and len(head) < HEAD_BYTES_MAX:
+                self._remember(head, route)
+            self._take_data(route, message.payload, now_ns, events)
         elif isinstance(message, Ignored):
             self.counters[f"ignored:{message.what}"] += 1
         elif isinstance(message, Rejected):
@@ -143,65 +216,61 @@ class FeedSession:
         else:
             assert isinstance(message, Accepted | Alive)
 
-    def _take_data(self, data: Data, now_ns: int, events: list[FeedEvent]) -> None:
-        symbol = data.topic.symbol
+    def _remember(self, head: bytes, route: _Route) -> None:
+        if len(self._heads) < HEADS_MAX:
+            self._heads[head] = route
+
+    def _found(self, topic: Topic, events: list[FeedEvent]) -> _Route | None:
+        """Return the way of a topic that sends data for the first time, None when nobody asked for it."""
+        symbol = topic.symbol
         instrument = self._instruments.get(symbol)
         if instrument is None:
-            self.counters["ignored:foreign symbol"] += 1
-            return
+            return None
         if symbol not in self._seen:
             self._seen.add(symbol)
             if instrument in self.disabled and instrument not in self._offline:
                 del self.disabled[instrument]
                 events.append(Disabled(instrument, ""))
+        kept = topic.channel is Channel.DEPTH and self.venue.book_depth is None
+        route = self._routes[topic] = _Route(topic, instrument, self.venue.parse[topic.channel], kept)
+        return route
+
+    def _take_data(self, route: _Route, payload: str | bytes, now_ns: int, events: list[FeedEvent]) -> None:
+        if route.kept:
+            events.append(MarketEvent(route.instrument, KeptImage(self, route, payload, now_ns)))
+            return
         try:
-            for body in self.venue.parse[data.topic.channel](data.payload):
-                self._take_body(data.topic, instrument, body, now_ns, events)
+            for body in route.parse(payload):
+                if isinstance(body, Quote):
+                    self._take_quote(route, body, now_ns, events)
+                elif isinstance(body, Trade):
+                    events.append(MarketEvent(route.instrument, body))
+                else:
+                    assert isinstance(body, BookDelta)
+                    self._take_delta(route.topic, route.instrument, body, now_ns, events)
         except Unreadable as error:
             self.counters["unreadable"] += 1
-            if data.topic.channel is Channel.TOUCH:
-                self._quotes.pop(instrument, None)
-                events.append(QuoteLost(instrument, f"unreadable quote: {error}"))
-            elif data.topic.channel is Channel.DEPTH:
-                events.append(MarketEvent(instrument, BookImage((), ())))
-            self._resync(data.topic, now_ns)
+            if route.topic.channel is Channel.TOUCH:
+                self._quotes.pop(route.instrument, None)
+                events.append(QuoteLost(route.instrument, f"unreadable quote: {error}"))
+            elif route.topic.channel is Channel.DEPTH:
+                events.append(MarketEvent(route.instrument, EMPTY_IMAGE))
+            self._resync(route.topic, now_ns)
 
-    def _take_body(self, topic: Topic, instrument: str, body: Body, now_ns: int, events: list[FeedEvent]) -> None:
-        if isinstance(body, Quote):
-            self._take_quote(topic, instrument, body, now_ns, events)
-        elif isinstance(body, Trade):
-            events.append(MarketEvent(instrument, body))
-        elif isinstance(body, BookImage):
-            last = self._images.get(instrument)
-            if last is None or not _is_older(body, last):
-                self._images[instrument] = body
-                self._take_image(topic, instrument, body, now_ns, events)
-        else:
-            self._take_delta(topic, instrument, body, now_ns, events)
-
-    def _take_quote(self, topic: Topic, instrument: str, quote: Quote, now_ns: int, events: list[FeedEvent]) -> None:
+    def _take_quote(self, route: _Route, quote: Quote, now_ns: int, events: list[FeedEvent]) -> None:
+        instrument = route.instrument
         if quote.crossed and not self.venue.crossing_is_legal:
             self.counters["crossed"] += 1
             self._quotes.pop(instrument, None)
             events.append(QuoteLost(instrument, "the venue's own quote is crossed"))
-            self._resync(topic, now_ns)
+            self._resync(route.topic, now_ns)
             return
-        self._synced(topic)
+        if self._resyncs:
+            self._synced(route.topic)
         if instrument in self._offline:
             return
         self._quotes[instrument] = quote
         events.append(MarketEvent(instrument, quote))
-
-    def _take_image(
-        self, topic: Topic, instrument: str, image: BookImage, now_ns: int, events: list[FeedEvent]
-    ) -> None:
-        if image.bids and image.asks and image.bids[0][0] >= image.asks[0][0] and not self.venue.crossing_is_legal:
-            self.counters["crossed"] += 1
-            events.append(MarketEvent(instrument, BookImage((), ())))
-            self._resync(topic, now_ns)
-            return
-        self._synced(topic)
-        events.append(MarketEvent(instrument, image))
 
     def _take_delta(
         self, topic: Topic, instrument: str, delta: BookDelta, now_ns: int, events: list[FeedEvent]
@@ -216,7 +285,7 @@ class FeedSession:
             book.apply(delta)
         except BookError as error:
             self.counters[type(error).__name__] += 1
-            events.append(MarketEvent(instrument, BookImage((), ())))
+            events.append(MarketEvent(instrument, EMPTY_IMAGE))
             self._resync(topic, now_ns)
             return
         image = book.top(DEPTH_SHOWN)

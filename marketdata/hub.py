@@ -190,6 +190,15 @@ class Hub:
         """Return the books of the live venues, asking the feeds for them when nobody did so far."""
         return self._live_books(await self._known(instrument))
 
+    def keep(self, instrument: str) -> None:
+        """Let trades, candles and books of an instrument come in for the next `INTEREST_S`."""
+        self._want(instrument, lease=True)
+
+    def shown_books(self, instrument: str) -> dict[str, BookUpdate]:
+        """Return the books of the live venues as far as they are known here now. Callable from any thread."""
+        interest = self._interests.get(instrument)
+        return {} if interest is None else self._live_books(interest)
+
     async def _known(self, instrument: str) -> _Interest:
         interest = self._want(instrument, lease=True)
         if not interest.told.is_set():
@@ -201,9 +210,8 @@ class Hub:
         return interest
 
     def _live_books(self, interest: _Interest) -> dict[str, BookUpdate]:
-        return {
-            venue: interest.books[venue] for venue in self.venues if venue in interest.books and self.is_live(venue)
-        }
+        books = ((venue, interest.books.get(venue)) for venue in self.venues if self.is_live(venue))
+        return {venue: book for venue, book in books if book is not None}
 
     # -- subscriptions
 

@@ -13,7 +13,7 @@ from typing import Protocol
 from core.candles import trade_time_ns
 from core.events import BookImage, Quote, Trade
 from core.money import DECIMALS, INPUT_LIMIT
-from marketdata.feed import NS, Disabled, FeedEvent, MarketEvent, QuoteLost
+from marketdata.feed import NS, Disabled, FeedEvent, KeptImage, MarketEvent, QuoteLost
 from marketdata.venue import EngineStatus, PlannedClose
 
 PROBE_AFTER_NS = 2 * NS  # without a frame: ask the venue whether it is there
@@ -43,7 +43,7 @@ class Sink(Protocol):
 
     def quote(self, venue: str, instrument: str, quote: Quote | None, wall_ns: int) -> None: ...
 
-    def book(self, venue: str, instrument: str, image: BookImage, wall_ns: int) -> None: ...
+    def book(self, venue: str, instrument: str, image: BookImage | KeptImage, wall_ns: int) -> None: ...
 
     def trade(self, venue: str, instrument: str, trade: Trade, time_ns: int) -> None: ...
 
@@ -71,6 +71,7 @@ class VenueMarket:
         self.probe_after_ns = min(PROBE_AFTER_NS, int(PROBE_AFTER_SHARE * self._stale_after_ns))
         self._quotes: dict[str, Quote] = {}
         self._trade_ids: dict[str, tuple[int, int]] = {}  # instrument → last id, its venue time
+        self._trade_prices: dict[str, Decimal] = {}  # the last one, which was found to be representable
         self._told: set[str] = set()  # instruments with a trade that was news
         self._first_prints: set[str] = set()  # instruments that printed on this connection
         self._too_fine: set[str] = set()  # instruments whose prices we cannot keep exactly
@@ -139,7 +140,13 @@ class VenueMarket:
     def take(self, event: FeedEvent, *, now_ns: int, wall_ns: int) -> None:
         if isinstance(event, MarketEvent):
             self._data(now_ns)
-            self._take_body(event.instrument, event.body, wall_ns)
+            body = event.body
+            if isinstance(body, Quote):
+                self._take_quote(event.instrument, body, wall_ns)
+            elif isinstance(body, Trade):
+                self._take_trade(event.instrument, body, wall_ns)
+            elif self.state is State.LIVE:
+                self._sink.book(self.venue, event.instrument, body, wall_ns)
         elif isinstance(event, QuoteLost):
             self.counters["quotes_lost"] += 1
             self._drop_quote(event.instrument, wall_ns)
@@ -157,22 +164,15 @@ class VenueMarket:
             if gap < 0:
                 return  # told late, by a connection that has just taken over
             self._gaps += 1
-            weight = max(USUAL_GAP_WEIGHT, 1 / self._gaps)
+            weight = 1 / self._gaps if self._gaps < USUAL_GAP_SAMPLES else USUAL_GAP_WEIGHT
             self._usual_gap_ns += weight * (gap - self._usual_gap_ns)
         self.last_data_ns = now_ns
 
-    def _take_body(self, instrument: str, body: Quote | Trade | BookImage, wall_ns: int) -> None:
-        if isinstance(body, Quote):
-            self._take_quote(instrument, body, wall_ns)
-        elif isinstance(body, Trade):
-            self._take_trade(instrument, body, wall_ns)
-        elif self.state is State.LIVE:
-            self._sink.book(self.venue, instrument, body, wall_ns)
-
     def _take_quote(self, instrument: str, quote: Quote, wall_ns: int) -> None:
-        if self._halted or not self._representable(instrument, wall_ns, quote.bid, quote.ask):
-            return
         last = self._quotes.get(instrument)
+        known = last is not None and quote.bid is last.bid and quote.ask is last.ask
+        if self._halted or not (known or self._representable(instrument, wall_ns, quote.bid, quote.ask)):
+            return
         if last is not None and _is_old(quote, last):
             self.counters["old_quotes"] += 1
             return
@@ -182,8 +182,10 @@ class VenueMarket:
         self._sink.quote(self.venue, instrument, quote, wall_ns)
 
     def _take_trade(self, instrument: str, trade: Trade, wall_ns: int) -> None:
-        if not self._representable(instrument, wall_ns, trade.price):
-            return
+        if trade.price is not self._trade_prices.get(instrument):
+            if not self._representable(instrument, wall_ns, trade.price):
+                return
+            self._trade_prices[instrument] = trade.price
         last = self._trade_ids.get(instrument)
         first_print = instrument not in self._first_prints
         self._first_prints.add(instrument)
@@ -222,6 +224,7 @@ class VenueMarket:
         for price in prices:
             if price is not None and (price >= INPUT_LIMIT or price % _UNIT):
                 self._too_fine.add(instrument)
+                self._trade_prices.pop(instrument, None)
                 self.counters["too_fine"] += 1
                 reason = f"its prices are finer than 10^-{DECIMALS} or too large to be kept exactly"
                 self._take_disabled(Disabled(instrument, reason), wall_ns)

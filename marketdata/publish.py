@@ -1,8 +1,9 @@
 """The feeds' side of the channel layer: what the venues say, batched into group messages.
 
 `Publisher` is the sink of every `VenueMarket` of this process. Quotes are conflated to the
-newest per slot, books to ten a second; trades, gaps and closed candles are never. A flush
-goes out `FLUSH_S` after the first news, a heartbeat with everything once a second.
+newest per slot, books to ten a second; trades, gaps and closed candles are never. A book that
+came whole is decoded when it is sent, so only for instruments in demand. A flush goes out
+`FLUSH_S` after the first news (within one process `FLUSH_HERE_S`), a heartbeat with everything once a second.
 """
 
 import asyncio
@@ -13,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 from channels.layers import BaseChannelLayer
+from msgspec import Struct
 
 from core.candles import GRACE_NS, Candle, CandleSeries
 from core.events import BookImage, Quote, Trade
@@ -34,12 +36,14 @@ from marketdata.batches import (
     instrument_message,
     touch_message,
 )
-from marketdata.feed import NS
+from marketdata.feed import NS, KeptImage
+from marketdata.layer import InProcessLayer
 from marketdata.market import State, VenueMarket
 
 log = structlog.get_logger(__name__)
 
-FLUSH_S = 0.002  # from the first news of a batch to its sending
+FLUSH_S = 0.002  # from the first news of a batch to its sending: each batch costs Redis and every web process
+FLUSH_HERE_S = 0.0005  # likewise where the layer is this process's own, and a batch costs little
 BOOK_INTERVAL_S = 0.1
 CANDLE_TICKS_PER_S = 4  # one falls on the grace's end
 TRADES_PENDING_MAX = 50_000  # an instrument's trades while the layer is away; beyond it the oldest are a gap
@@ -47,6 +51,17 @@ REJOIN_S = 15.0  # without a request: those who want something repeat it sooner
 RETRY_S = 0.5  # after the layer refused a message
 
 ClosedCandles = Callable[[str, str, Sequence[Candle]], None]  # venue or "all", instrument, candles
+
+
+class _Book(Struct, frozen=True):
+    """A venue's newest book of an instrument, decoded or not."""
+
+    image: BookImage | KeptImage
+    received_ns: int
+
+    def update(self, venue: str) -> BookUpdate:
+        image = self.image.read() if isinstance(self.image, KeptImage) else self.image
+        return BookUpdate(venue, image.bids, image.asks, self.received_ns)
 
 
 class _Pending:
@@ -57,7 +72,7 @@ class _Pending:
     def __init__(self) -> None:
         self.trades: deque[TradePrint] = deque(maxlen=TRADES_PENDING_MAX)
         self.candles: list[CandleUpdate] = []
-        self.books: dict[str, BookUpdate] = {}
+        self.books: dict[str, _Book] = {}
         self.gaps: list[Gap] = []
         self.sequence = 0
         self.books_sent_s = 0.0
@@ -84,6 +99,7 @@ class Publisher:
         self.late_trades = 0
         self.batches_sent = 0
         self._layer = layer
+        self._flush_s = FLUSH_HERE_S if isinstance(layer, InProcessLayer) else FLUSH_S
         self._source = source
         self._closed = closed
         self._slots: dict[tuple[str, str], QuoteSlot] = {}
@@ -91,7 +107,7 @@ class Publisher:
         self._states_changed = False
         self._pending = {instrument: _Pending() for instrument in instruments}
         self._dirty: set[str] = set()
-        self._books: dict[tuple[str, str], BookUpdate] = {}
+        self._books: dict[tuple[str, str], _Book] = {}
         self._sequence = 0
         self._news = asyncio.Event()
         self._rates: dict[str, tuple[float, int, float]] = {}  # venue → when counted, frames then, frames/s
@@ -111,12 +127,11 @@ class Publisher:
         self._changed.add(key)
         self._news.set()
 
-    def book(self, venue: str, instrument: str, image: BookImage, wall_ns: int) -> None:
-        update = BookUpdate(venue, image.bids, image.asks, wall_ns)
-        self._books[venue, instrument] = update
+    def book(self, venue: str, instrument: str, image: BookImage | KeptImage, wall_ns: int) -> None:
+        book = self._books[venue, instrument] = _Book(image, wall_ns)
         pending = self._pending[instrument]
         if pending.wanted_until_s:
-            pending.books[venue] = update
+            pending.books[venue] = book
             self._dirty.add(instrument)
             self._news.set()
 
@@ -184,7 +199,7 @@ class Publisher:
     async def _flush_loop(self) -> None:
         while True:
             await self._news.wait()
-            await asyncio.sleep(FLUSH_S)  # the batch: what comes meanwhile goes along
+            await asyncio.sleep(self._flush_s)  # the batch: what comes meanwhile goes along
             self._news.clear()
             try:
                 await self._flush()
@@ -217,7 +232,7 @@ class Publisher:
         books: list[BookUpdate] = []
         if pending.books:
             if now_s - pending.books_sent_s >= BOOK_INTERVAL_S:
-                books = list(pending.books.values())
+                books = [book.update(venue) for venue, book in pending.books.items()]
                 pending.books.clear()
                 pending.books_sent_s = now_s
             else:

@@ -67,7 +67,7 @@ def find_venue(text: str) -> str:
         UnknownVenue: it is neither.
     """
     name = text.lower()
-    if name != ALL and name not in settings.VENUES:
+    if not text.isascii() or name not in (ALL, *settings.VENUES):  # the Kelvin sign is a k to lower()
         raise UnknownVenue(f"unknown exchange; choose one of {ALL}, {', '.join(settings.VENUES)}")
     return name
 

@@ -7,7 +7,7 @@ A venue module turns raw frames into `Message`s (`read`) and market payloads int
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from msgspec import Raw, Struct
+from msgspec import Struct
 
 from core.events import Body, Channel
 
@@ -22,10 +22,10 @@ class Topic(Struct, frozen=True):
 
 
 class Data(Struct, frozen=True):
-    """Market data of one topic, still encoded."""
+    """Market data of one topic, still encoded: the frame itself, or a part of one that is like a frame."""
 
     topic: Topic
-    payload: Raw | bytes
+    payload: str | bytes
 
 
 class Accepted(Struct, frozen=True):
@@ -103,6 +103,8 @@ class Venue(Struct, frozen=True):
       within the venue's limits; ids count up from there, one per request.
     - `read`: one text frame → messages; raises `Unreadable`.
     - `parse[channel]`: payload of `Data` → events, in order; raises `Unreadable`.
+    - `heads`: how a frame of market data begins, and what follows its topic. Frames that are
+      the same so far have the same topic and are themselves the payload. None: read each in full.
     - `listing`: a frame that asks for the instrument list first (subscriptions wait for the
       answer), or None where the venue has none over its WebSocket.
     - `probe`: a text frame that asks "are you there" and is answered by `Alive(answer=True)`;
@@ -115,7 +117,8 @@ class Venue(Struct, frozen=True):
     subscribe: Callable[[Sequence[Topic], int], list[Request]]
     unsubscribe: Callable[[Sequence[Topic], int], list[Request]]
     read: Callable[[str | bytes], Iterable[Message]]
-    parse: Mapping[Channel, Callable[[Raw | bytes], Iterable[Body]]]
+    parse: Mapping[Channel, Callable[[str | bytes], Iterable[Body]]]
+    heads: tuple[bytes, bytes] | None = None
     listing: Callable[[int], Request] | None = None
     probe: Callable[[int], str] | None = None
     send_interval_s: float = 0.25  # between two frames of ours

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Context, Decimal, Inexact, InvalidOperation, Overflow, Subnormal
 from operator import ge, le
-from typing import Annotated, ParamSpec, TypeVar
+from typing import Annotated, TypeVar
 
 from msgspec import Meta
 
@@ -15,8 +15,9 @@ from marketdata.venue import Unreadable
 
 DIGITS_MAX = 36  # of one number
 MAGNITUDE_MAX = 18  # numbers lie between 10^-18 and 10^18
+PRICES_KNOWN = 4096  # by their digits
 
-P = ParamSpec("P")
+A = TypeVar("A")
 R = TypeVar("R")
 
 Id = Annotated[int, Meta(ge=0, le=2**63 - 1)]  # a venue's ids and sequences
@@ -38,13 +39,13 @@ _US = range(10**15, 10**17)
 _RFC3339 = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9})\d*)?Z", re.ASCII)
 
 
-def reads(function: Callable[P, R]) -> Callable[P, R]:
+def reads(function: Callable[[A], R]) -> Callable[[A], R]:
     """Turn everything that decoding can raise into `Unreadable`."""
 
     @functools.wraps(function)
-    def read(*args: P.args, **kwargs: P.kwargs) -> R:
+    def read(encoded: A) -> R:
         try:
-            return function(*args, **kwargs)
+            return function(encoded)
         except Unreadable:
             raise
         except (ValueError, ArithmeticError, RecursionError) as error:  # of msgspec, decimal, deep nesting
@@ -63,6 +64,10 @@ def positive(text: str) -> Decimal:
     if _ZERO < value < _LIMIT:  # a NaN raises InvalidOperation
         return value
     raise Unreadable(f"not a positive number: {text[:40]!r}")
+
+
+# Most touches repeat the price of the one before: the digits are known, and the very object tells that it is the same.
+known_price = functools.lru_cache(maxsize=PRICES_KNOWN)(positive)
 
 
 def positive_number(value: Decimal) -> Decimal:

@@ -11,7 +11,10 @@ http = get_asgi_application()  # before anything that imports models
 from router_project.guard import Guard  # noqa: E402
 from router_project.hot import HotRoutes  # noqa: E402
 from router_project.origin import OriginChecked  # noqa: E402
+from router_project.requests import Requests  # noqa: E402
 from router_project.routing import websockets  # noqa: E402
 from router_project.throttle import Throttle  # noqa: E402
 
-application = Guard(Throttle(HotRoutes(ProtocolTypeRouter({"http": http, "websocket": OriginChecked(websockets)}))))
+application = Requests(
+    Guard(Throttle(HotRoutes(ProtocolTypeRouter({"http": http, "websocket": OriginChecked(websockets)}))))
+)

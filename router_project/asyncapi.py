@@ -7,7 +7,7 @@ from django.conf import settings
 
 from core.candles import INTERVALS
 from core.events import Side
-from core.orders import OrderType
+from core.orders import SIMPLE_TYPES
 from marketdata.batches import ALL
 from marketdata.frames import SINGULAR
 from router_project import example_order
@@ -99,7 +99,7 @@ def _order_commands() -> dict[str, Any]:
                 "token_id": token,
                 "symbol": STRING,
                 "side": {"enum": [side.value for side in Side]},
-                "order_type": {"enum": [kind.value for kind in OrderType], "default": "limit"},
+                "order_type": {"enum": [kind.value for kind in SIMPLE_TYPES], "default": "limit"},
                 "price": {**amount, "description": "for limit; optional for ioc; ignored for market"},
                 "quantity": amount,
                 "id": ANY_ID,
@@ -150,8 +150,8 @@ def _order_answers() -> dict[str, Any]:
         "order_modified": answer("order_modified", "The answer to modify_order.", example_order.resting()),
         "order_cancelled": answer("order_cancelled", "The answer to cancel_order.", example_order.cancelled()),
         "order_update": _message(
-            "An execution: a fill, or what is left of an ioc and ends. To every socket of the user, at most once each; "
-            "seq rises by one per account.",
+            "An execution: a fill, or what is left of an ioc and ends; of a TWAP order also a slice that got nothing. "
+            "To every socket of the user, at most once each; seq rises by one per account.",
             {
                 **_object(update)["properties"],
                 "type": {"const": "order_update"},

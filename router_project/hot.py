@@ -12,7 +12,7 @@ import structlog
 from django.conf import settings
 from django.http.request import split_domain_port, validate_host
 
-from accounts.services import bearer_of_token
+from accounts.services import Bearer, bearer_of_token
 from core import strict_json
 from core.errors import Invalid
 from router_project.errors import JSON, Answer, answer, answer_for
@@ -26,7 +26,7 @@ Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 App = Callable[[Any, Any, Any], Awaitable[None]]
-Handler = Callable[[str, bytes], Awaitable[tuple[int, Any]]]
+Handler = Callable[[Bearer, bytes], Awaitable[tuple[int, Any]]]
 
 JSON_TYPES = frozenset({b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8"})
 LEFT_TO_DJANGO = frozenset({b"cookie", b"origin", b"x-api-key", b"x-token-id", b"x-http-method-override"})
@@ -46,7 +46,7 @@ class HotRoutes:
             token = self._token(scope) if handler is not None and not scope["query_string"] else None
             if handler is not None and token is not None:
                 message = await receive()
-                await _send(await _answer(handler, token, message.get("body", b"")), send)
+                await _send(await _answer(handler, token, message.get("body", b""), scope.get("log")), send)
                 return
         await self._app(scope, receive, send)
 
@@ -80,9 +80,14 @@ class HotRoutes:
         return known
 
 
-async def _answer(handler: Handler, token: str, body: bytes) -> tuple[int, bytes, Mapping[str, str]]:
+async def _answer(
+    handler: Handler, token: str, body: bytes, line: dict[str, Any] | None
+) -> tuple[int, bytes, Mapping[str, str]]:
     try:
-        status, data = await handler(token, body)
+        bearer = bearer_of_token(token)
+        if line is not None:
+            line["account"] = bearer.user_id
+        status, data = await handler(bearer, body)
         return status, strict_json.dumps(data), {}
     except Exception as error:
         told: Answer | None = answer_for(error)
@@ -113,8 +118,7 @@ async def _send(made: tuple[int, bytes, Mapping[str, str]], send: Send) -> None:
 SECURITY_HEADERS = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"same-origin"))
 
 
-async def _place_order(token: str, body: bytes) -> tuple[int, Any]:
-    bearer = bearer_of_token(token)
+async def _place_order(bearer: Bearer, body: bytes) -> tuple[int, Any]:
     data = strict_json.loads(body)
     if not isinstance(data, dict):
         raise Invalid("send a JSON object", loc=("body",))
@@ -123,8 +127,7 @@ async def _place_order(token: str, body: bytes) -> tuple[int, Any]:
     return 201, wire.order(done.order, done.fills)
 
 
-async def _balance(token: str, body: bytes) -> tuple[int, Any]:
-    bearer = bearer_of_token(token)
+async def _balance(bearer: Bearer, body: bytes) -> tuple[int, Any]:
     held = await reader.balances(bearer.user_id, bearer.key)
     return 200, wire.balances(held, services.assets())
 

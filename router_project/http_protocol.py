@@ -6,6 +6,7 @@ large it grows.
 
 import asyncio
 
+from django.conf import settings
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from router_project.errors import JSON, Answer, answer
@@ -27,6 +28,7 @@ class RouterHttpProtocol(HttpToolsProtocol):
     _in_head = True
     _begun = False
     _head_timer: asyncio.TimerHandle | None = None
+    _last = False  # the server stops: the next request, if one comes, is the connection's last
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -53,6 +55,23 @@ class RouterHttpProtocol(HttpToolsProtocol):
         cycle = self.cycle  # the last request's, where this one becomes a WebSocket
         if cycle is not None and cycle.transport is self.transport and self.scope["method"] != "HEAD":
             cycle.transport = _Joined(cycle)  # type: ignore[assignment] # all that a cycle uses
+        if cycle is not None and self._last:
+            cycle.keep_alive = False  # says so in its answer
+
+    def handle_websocket_upgrade(self) -> None:
+        if self._last:
+            self.transport.close()  # unanswered: a proxy asks another server
+        else:
+            super().handle_websocket_upgrade()
+
+    def shutdown(self) -> None:
+        """End when the answer is out; when idle after `DRAIN_S`, because a request may be on its way."""
+        idle = self.cycle is None or self.cycle.response_complete
+        if idle and settings.DRAIN_S and not self._last:
+            self._last = True
+            self.loop.call_later(settings.DRAIN_S, super().shutdown)
+        else:
+            super().shutdown()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()

@@ -1,9 +1,12 @@
 """What is logged and how; no query string, token or password ever is."""
 
+import logging
 import re
 from collections.abc import Mapping, MutableMapping
+from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import structlog
 
 HIDDEN = "…"
@@ -33,6 +36,27 @@ def _words(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Mappi
     event.pop("_record", None)
     event.pop("_from_structlog", None)
     return event
+
+
+class RequestLine(logging.Formatter):
+    """Writes the line of a request, given as a mapping: one for each request, so a tenth of what the others cost."""
+
+    def __init__(self, log_format: str) -> None:
+        super().__init__()
+        self._json = log_format == "json"
+
+    def format(self, record: logging.LogRecord) -> str:
+        told = record.msg
+        assert isinstance(told, dict)
+        line = {**told, "path": without_secrets(told["path"])}
+        if self._json:
+            head = {"logger": record.name, "level": "info", "timestamp": f"{_utc(record.created)}Z"}
+            return msgspec.json.encode({**line, **head}).decode()
+        return " ".join((f"{_utc(record.created)}Z", *(f"{name}={value!r}" for name, value in line.items())))
+
+
+def _utc(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")
 
 
 def configure(log_format: str, level: str) -> dict[str, Any]:
@@ -66,12 +90,17 @@ def configure(log_format: str, level: str) -> dict[str, Any]:
                 "()": structlog.stdlib.ProcessorFormatter,
                 "foreign_pre_chain": shared,
                 "processors": [_words, structlog.processors.format_exc_info, *last],
-            }
+            },
+            "request": {"()": RequestLine, "log_format": log_format},
         },
-        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "structlog"}},
+        "handlers": {
+            "stderr": {"class": "logging.StreamHandler", "formatter": "structlog"},
+            "requests": {"class": "logging.StreamHandler", "formatter": "request"},
+        },
         "root": {"handlers": ["stderr"], "level": level},
         "loggers": {
             "django": {"handlers": [], "level": level, "propagate": True},
+            "router.requests": {"handlers": ["requests"], "level": "INFO", "propagate": False},
             "django.server": {"handlers": [], "level": "WARNING", "propagate": True},
             "django.request": {"level": "ERROR"},  # a refused request is the client's news, not ours
             "django.security": {"level": "ERROR"},

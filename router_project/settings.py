@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from corsheaders.defaults import default_headers
 
 from core.instruments import Catalogue
+from core.orders import SIMPLE_TYPES, OrderType
 from marketdata.venues import VENUES as SHIPPED_VENUES
 from router_project import logs
 from router_project.environment import (
@@ -30,11 +31,20 @@ env = Environment.load(Path(os.environ.get("ENV_FILE", BASE_DIR / ".env")))
 
 HOST = env.text("HOST", "127.0.0.1")
 PORT = env.integer("PORT", 8000, least=0, most=65_535)  # 0: any free port
+STATE_PORT = env.integer("STATE_PORT", 0, least=0, most=65_535)  # of a process without the web role; 0: none
+# How long a web process that stops takes requests on idle connections: a proxy may just be using one.
+DRAIN_S = float(env.decimal("DRAIN_S", "0", least="0", most="60"))
 DEBUG = env.flag("DEBUG", default=False)
 ALLOWED_HOSTS = list(env.words("ALLOWED_HOSTS")) or list(dict.fromkeys(("localhost", "127.0.0.1", "[::1]", HOST)))
 CORS_ALLOWED_ORIGINS = env.parsed("CORS_ORIGINS", "", check_origins)
-CORS_ALLOW_HEADERS = [*default_headers, "x-api-key", "x-token-id"]
-CORS_EXPOSE_HEADERS = ["Retry-After", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"]
+CORS_ALLOW_HEADERS = [*default_headers, "x-api-key", "x-request-id", "x-token-id"]
+CORS_EXPOSE_HEADERS = [
+    "Retry-After",
+    "X-RateLimit-Limit",
+    "X-RateLimit-Remaining",
+    "X-RateLimit-Reset",
+    "X-Request-Id",
+]
 CSRF_TRUSTED_ORIGINS = CORS_ALLOWED_ORIGINS
 
 # -- the market
@@ -135,6 +145,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "router_project.middleware.AccountNamed",
     "router_project.errors.JsonErrors",
     "router_project.middleware.TrailingSlash",
     "django.middleware.security.SecurityMiddleware",
@@ -245,6 +256,10 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_SETTINGS": {"persistAuthorization": True, "displayRequestDuration": True},
     "COMPONENT_SPLIT_REQUEST": True,
     "SORT_OPERATIONS": False,
+    "ENUM_NAME_OVERRIDES": {
+        "OrderTypeEnum": [kind.value for kind in OrderType],
+        "PlacedTypeEnum": [kind.value for kind in SIMPLE_TYPES],
+    },
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
         "router_project.openapi.describe_errors",
@@ -254,5 +269,6 @@ SPECTACULAR_SETTINGS = {
 # -- logs
 
 LOG_FORMAT = env.choice("LOG_FORMAT", "console", ("console", "json"))
+LOG_REQUESTS = env.flag("LOG_REQUESTS", default=LOG_FORMAT == "json")  # a line for each request and each socket
 LOG_LEVEL = env.choice("LOG_LEVEL", "info", ("debug", "info", "warning", "error")).upper()
 LOGGING = logs.configure(LOG_FORMAT, LOG_LEVEL)

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from ipaddress import ip_address
 from typing import Any
 
-from asgiref.sync import sync_to_async
+from channels.db import database_sync_to_async
 from django.conf import settings
 
 from accounts import selectors, services
@@ -43,6 +43,7 @@ class Throttle:
             await self._app(scope, receive, send)
             return
         who, tier = await self._sender(scope)
+        _name_account(scope, who)
         window = await self._limits.request(who, tier)
         if window.allowed and _is_order_action(scope):
             orders = await self._limits.order_action(who, tier)
@@ -74,8 +75,7 @@ class Throttle:
         return f"address:{scope['client'][0]}", ANONYMOUS
 
 
-@sync_to_async(thread_sensitive=False)
-def _identify(credential: str) -> tuple[str, str]:
+def identify(credential: str) -> tuple[str, str]:
     """Return who a credential counts for, and the tier; nobody when it is none."""
     try:
         if services.is_key(credential):
@@ -88,6 +88,16 @@ def _identify(credential: str) -> tuple[str, str]:
     except Unauthorized:
         return "", ANONYMOUS
     return f"user:{user.pk}", user.tier
+
+
+# Gives its connection back to the pool each time: the threads are more than the pool has.
+_identify = database_sync_to_async(identify, thread_sensitive=False)
+
+
+def _name_account(scope: Scope, who: str) -> None:
+    kind, _, number = who.partition(":")
+    if kind == "user" and "log" in scope:
+        scope["log"]["account"] = int(number)
 
 
 def _credential(scope: Scope) -> str:

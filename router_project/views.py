@@ -4,8 +4,6 @@ from typing import ClassVar
 
 from asgiref.sync import async_to_sync
 from django.conf import settings
-from django.db import DEFAULT_DB_ALIAS, connection, connections
-from django.db.migrations.executor import MigrationExecutor
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
@@ -16,15 +14,11 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from core import strict_json
-from core.errors import Unavailable
 from marketdata import services
 from router_project.asyncapi import document
+from router_project.state import NotReady, database_problem
 
 JSON = "application/json"
-
-
-class NotReady(Unavailable):
-    code = "not_ready"
 
 
 class _Plain(APIView):
@@ -52,7 +46,7 @@ class ReadyView(_Plain):
     )
     def get(self, _request: Request) -> Response:
         """The database answers with all tables in place, and the feeds are heard."""
-        problem = _database_problem() or async_to_sync(services.feeds_problem)()
+        problem = database_problem() or async_to_sync(services.feeds_problem)()
         if problem is not None:
             raise NotReady(f"not ready: {problem}", retry_after=1)
         return Response({"status": "ready", "source": settings.MARKET_SOURCE})
@@ -92,18 +86,3 @@ def _messages(described: dict, operation: dict) -> list[dict[str, str]]:  # type
         for name in names
         for message in (described["components"]["messages"][name],)
     ]
-
-
-_migrated = False  # once they are in place, tables stay
-
-
-def _database_problem() -> str | None:
-    global _migrated
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT 1")
-    if not _migrated:
-        executor = MigrationExecutor(connections[DEFAULT_DB_ALIAS])
-        if executor.migration_plan(executor.loader.graph.leaf_nodes()):
-            return "the database's tables are not up to date; run manage.py migrate"
-        _migrated = True
-    return None

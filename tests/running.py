@@ -21,17 +21,22 @@ START_S = 30.0
 STOP_S = 15.0
 ANSWER_S = 10.0
 LOG_LINES_KEPT = 2_000
+REQUESTS = ("request", "proxied")  # a line for each of them: a log of their own
 STARTED = {"feeds": "feeds start", "matcher": "the matcher knows the open orders"}  # what a role without a port logs
 
 Message = dict[str, Any]
 
 
 class Process:
-    """One `manage.py run_router`, its log read as it is written."""
+    """One `manage.py run_router`, or another command, its log read as it is written."""
 
-    def __init__(self, roles: str, environment: Mapping[str, str], *arguments: str) -> None:
+    def __init__(
+        self, roles: str, environment: Mapping[str, str], *arguments: str, command: str = "run_router"
+    ) -> None:
         self.roles = roles
         self.log: deque[str] = deque(maxlen=LOG_LINES_KEPT)
+        self._command = (command, "--roles", roles) if command == "run_router" else (command,)
+        self.events: deque[Message] = deque(maxlen=LOG_LINES_KEPT)  # of lines that are objects
         self._environment = {**os.environ, **environment, "LOG_FORMAT": "json", "PYTHONUNBUFFERED": "1"}
         self._arguments = arguments
         self._process: asyncio.subprocess.Process | None = None
@@ -49,17 +54,18 @@ class Process:
 
     async def start(self) -> None:
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "manage.py", "run_router", "--roles", self.roles, *self._arguments,
+            sys.executable, "manage.py", *self._command, *self._arguments,
             cwd=ROOT, env=self._environment, stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, limit=2**20,
         )  # fmt: skip
         self._reader = asyncio.create_task(self._read())
 
-    async def logged(self, event: str, timeout_s: float = START_S) -> Message:
-        """Wait for a log line with this event and return it."""
+    async def logged(self, event: str, timeout_s: float = START_S, **fields: Any) -> Message:
+        """Wait for a log line with this event, and these fields, and return it."""
+        wanted = {"event": event, **fields}.items()
 
         def found() -> Message | None:
-            return next((line for line in map(_json, self.log) if line and line.get("event") == event), None)
+            return next((line for line in self.events if wanted <= line.items()), None)
 
         assert self._reader is not None
         async with self._news:
@@ -101,7 +107,10 @@ class Process:
         assert self._process.stdout is not None
         async for line in self._process.stdout:
             async with self._news:
-                self.log.append(line.decode(errors="replace").rstrip())
+                text = line.decode(errors="replace").rstrip()
+                self.log.append(text)
+                if (event := _json(text)) is not None and event.get("event") not in REQUESTS:
+                    self.events.append(event)
                 self._news.notify_all()
         async with self._news:
             self._news.notify_all()

@@ -129,6 +129,10 @@ class Ladder:
             del self.sizes[key]
         del self.keys[:count]
 
+    def clear(self) -> None:
+        self.keys.clear()
+        self.sizes.clear()
+
     def cut(self) -> None:
         for key in self.keys[LEVELS:]:
             del self.sizes[key]
@@ -196,8 +200,10 @@ class Maker:
         self.version += 1
 
     def release(self) -> None:
-        """Quote the market's price again."""
+        """Quote the market's price again, over levels that fit it."""
         self.pinned = False
+        for ladder in (self.bids, self.asks):
+            ladder.clear()
         self._requote(self._fair())
 
     # -- parts of a step

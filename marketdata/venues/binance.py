@@ -24,7 +24,7 @@ from marketdata.venue import (
     Unreadable,
     Venue,
 )
-from marketdata.wire import Id, best_first, epoch_ns, positive, reads
+from marketdata.wire import Id, best_first, epoch_ns, known_price, positive, reads
 
 PARAMS_MAX = 100  # streams in one SUBSCRIBE
 ROTATE_AFTER_S = 23 * 3600.0  # the venue cuts at 24 h
@@ -67,12 +67,16 @@ class _Frame(Struct):
     event: str = field(name="e", default="")
 
 
-class _BookTicker(Struct):
+class _BookTicker(Struct, gc=False):
     update_id: Id = field(name="u")
     bid: str = field(name="b")
     bid_size: str = field(name="B")
     ask: str = field(name="a")
     ask_size: str = field(name="A")
+
+
+class _BookTickerFrame(Struct, gc=False):
+    data: _BookTicker
 
 
 class _Level(Struct, array_like=True):
@@ -86,7 +90,11 @@ class _Depth(Struct):
     asks: list[_Level]
 
 
-class _Trade(Struct):
+class _DepthFrame(Struct):
+    data: _Depth
+
+
+class _Trade(Struct, gc=False):
     id: Id = field(name="t")
     price: str = field(name="p")
     size: str = field(name="q")
@@ -94,10 +102,14 @@ class _Trade(Struct):
     buyer_is_maker: bool = field(name="m")
 
 
+class _TradeFrame(Struct, gc=False):
+    data: _Trade
+
+
 _frame = msgspec.json.Decoder(_Frame)
-_book_ticker = msgspec.json.Decoder(_BookTicker)
-_depth = msgspec.json.Decoder(_Depth)
-_trade = msgspec.json.Decoder(_Trade)
+_book_ticker = msgspec.json.Decoder(_BookTickerFrame)
+_depth = msgspec.json.Decoder(_DepthFrame)
+_trade = msgspec.json.Decoder(_TradeFrame)
 
 
 def symbol(instrument: str) -> str:
@@ -130,7 +142,7 @@ def read(frame: str | bytes) -> Iterable[Message]:
         if type(topic) is Topic:
             if not raw.data:
                 raise Unreadable("a stream without data")
-            return (Data(topic, raw.data),)
+            return (Data(topic, frame),)
         assert not isinstance(topic, Topic)
         return (topic,)
     if raw.event == _SHUTDOWN:
@@ -171,22 +183,15 @@ def _rejected(code: int, message: str, request_id: int | str | None) -> Rejected
 
 
 @reads
-def parse_touch(payload: Raw | bytes) -> Iterable[Quote]:
-    raw = _book_ticker.decode(payload)
-    return (
-        Quote(
-            bid=positive(raw.bid),
-            bid_size=positive(raw.bid_size),
-            ask=positive(raw.ask),
-            ask_size=positive(raw.ask_size),
-            sequence=raw.update_id,
-        ),
-    )
+def parse_touch(frame: str | bytes) -> Iterable[Quote]:
+    raw = _book_ticker.decode(frame).data
+    bid, ask = known_price(raw.bid), known_price(raw.ask)
+    return (Quote(bid, positive(raw.bid_size), ask, positive(raw.ask_size), raw.update_id),)
 
 
 @reads
-def parse_depth(payload: Raw | bytes) -> Iterable[BookImage]:
-    raw = _depth.decode(payload)
+def parse_depth(frame: str | bytes) -> Iterable[BookImage]:
+    raw = _depth.decode(frame).data
     bids = best_first(_levels(raw.bids), side=Side.BUY)
     asks = best_first(_levels(raw.asks), side=Side.SELL)
     return (BookImage(bids, asks, sequence=raw.last_update_id),)
@@ -197,19 +202,11 @@ def _levels(levels: Iterable[_Level]) -> list[Level]:
 
 
 @reads
-def parse_trade(payload: Raw | bytes) -> Iterable[Trade]:
-    raw = _trade.decode(payload)
-    return (
-        Trade(
-            trade_id=str(raw.id),
-            first_id=raw.id,
-            last_id=raw.id,
-            price=positive(raw.price),
-            size=positive(raw.size),
-            side=Side.SELL if raw.buyer_is_maker else Side.BUY,  # ours is the taker's
-            venue_ns=epoch_ns(raw.time),
-        ),
-    )
+def parse_trade(frame: str | bytes) -> Iterable[Trade]:
+    raw = _trade.decode(frame).data
+    side = Side.SELL if raw.buyer_is_maker else Side.BUY  # ours is the taker's
+    price, size = known_price(raw.price), positive(raw.size)
+    return (Trade(str(raw.id), raw.id, raw.id, price, size, side, epoch_ns(raw.time)),)
 
 
 BINANCE = Venue(
@@ -220,6 +217,7 @@ BINANCE = Venue(
     unsubscribe=unsubscribe,
     read=read,
     parse={Channel.TOUCH: parse_touch, Channel.DEPTH: parse_depth, Channel.TRADES: parse_trade},
+    heads=(b'{"stream":"', b'"data":'),
     send_interval_s=0.25,  # five a second are allowed, and pongs count
     rotate_after_s=ROTATE_AFTER_S,
     streams_max=1024,

@@ -246,7 +246,7 @@ def _answer(raw: _Frame) -> Message:
 
 
 @reads
-def parse_touch(payload: Raw | bytes) -> Iterable[Quote]:
+def parse_touch(payload: str | bytes) -> Iterable[Quote]:
     return [
         Quote(
             bid=positive_number(raw.bid),
@@ -260,7 +260,7 @@ def parse_touch(payload: Raw | bytes) -> Iterable[Quote]:
 
 
 @reads
-def parse_book(payload: Raw | bytes) -> Iterable[BookDelta]:
+def parse_book(payload: str | bytes) -> Iterable[BookDelta]:
     raw = _books.decode(payload)
     snapshot = _is_snapshot(raw.type)
     return [
@@ -280,7 +280,7 @@ def _changes(levels: Iterable[_Level]) -> tuple[Level, ...]:
 
 
 @reads
-def parse_trades(payload: Raw | bytes) -> Iterable[Trade]:
+def parse_trades(payload: str | bytes) -> Iterable[Trade]:
     raw = _trades.decode(payload)
     snapshot = _is_snapshot(raw.type)
     return [

@@ -25,7 +25,7 @@ from marketdata.venue import (
     Unreadable,
     Venue,
 )
-from marketdata.wire import Id, best_first, epoch_ns, positive, reads
+from marketdata.wire import Id, best_first, epoch_ns, known_price, positive, reads
 
 ARGS_BYTES_MAX = 60_000  # of one request; the venue takes 64 KB
 PING, PONG = "ping", "pong"
@@ -83,6 +83,10 @@ class _Book(Struct):
     sequence: Id | None = field(name="seqId", default=None)
 
 
+class _BookFrame(Struct):
+    data: list[_Book]
+
+
 class _Trade(Struct):
     id: str = field(name="tradeId")
     price: str = field(name="px")
@@ -92,9 +96,13 @@ class _Trade(Struct):
     count: str = "1"
 
 
+class _TradeFrame(Struct):
+    data: list[_Trade]
+
+
 _frame = msgspec.json.Decoder(_Frame)
-_books = msgspec.json.Decoder(list[_Book])
-_trades = msgspec.json.Decoder(list[_Trade])
+_books = msgspec.json.Decoder(_BookFrame)
+_trades = msgspec.json.Decoder(_TradeFrame)
 
 
 def symbol(instrument: str) -> str:
@@ -150,7 +158,7 @@ def read(frame: str | bytes) -> Iterable[Message]:
         return (_ignored(raw.arg.channel),)
     if not raw.data:
         raise Unreadable("a channel without data")
-    return (Data(topic, raw.data),)
+    return (Data(topic, frame),)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -194,19 +202,23 @@ def _is_whole(text: str) -> bool:
 
 
 @reads
-def parse_touch(payload: Raw | bytes) -> Iterable[Quote]:
-    return [_quote(raw) for raw in _books.decode(payload)]
+def parse_touch(frame: str | bytes) -> Iterable[Quote]:
+    return [_quote(raw) for raw in _books.decode(frame).data]
 
 
 def _quote(raw: _Book) -> Quote:
-    bid, bid_size = _level(raw.bids[0]) if raw.bids else (None, None)
-    ask, ask_size = _level(raw.asks[0]) if raw.asks else (None, None)
+    bid, bid_size = _best(raw.bids[0]) if raw.bids else (None, None)
+    ask, ask_size = _best(raw.asks[0]) if raw.asks else (None, None)
     return Quote(bid, bid_size, ask, ask_size, sequence=raw.sequence, venue_ns=epoch_ns(_whole(raw.time)))
 
 
+def _best(level: _Level) -> Level:
+    return known_price(level.price), positive(level.size)
+
+
 @reads
-def parse_depth(payload: Raw | bytes) -> Iterable[BookImage]:
-    return [_image(raw) for raw in _books.decode(payload)]
+def parse_depth(frame: str | bytes) -> Iterable[BookImage]:
+    return [_image(raw) for raw in _books.decode(frame).data]
 
 
 def _image(raw: _Book) -> BookImage:
@@ -220,8 +232,8 @@ def _level(level: _Level) -> Level:
 
 
 @reads
-def parse_trades(payload: Raw | bytes) -> Iterable[Trade]:
-    return [_print(raw) for raw in _trades.decode(payload)]
+def parse_trades(frame: str | bytes) -> Iterable[Trade]:
+    return [_print(raw) for raw in _trades.decode(frame).data]
 
 
 def _print(raw: _Trade) -> Trade:
@@ -237,7 +249,7 @@ def _print(raw: _Trade) -> Trade:
         trade_id=raw.id,
         first_id=last_id - count + 1,
         last_id=last_id,
-        price=positive(raw.price),
+        price=known_price(raw.price),
         size=positive(raw.size),
         side=raw.side,
         venue_ns=epoch_ns(_whole(raw.time)),
@@ -252,6 +264,7 @@ OKX = Venue(
     unsubscribe=unsubscribe,
     read=read,
     parse={Channel.TOUCH: parse_touch, Channel.DEPTH: parse_depth, Channel.TRADES: parse_trades},
+    heads=(b'{"arg":{', b'"data":'),
     probe=probe,
     send_interval_s=0.25,
     connect_interval_s=1.0,  # three a second are allowed

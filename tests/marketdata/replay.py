@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 from core.events import BookImage, Quote, Trade
-from marketdata.feed import NS, FeedEvent, FeedSession
+from marketdata.feed import NS, FeedEvent, FeedSession, KeptImage
 from marketdata.market import State, VenueMarket
 from marketdata.venue import Venue
 
@@ -29,8 +29,8 @@ class Recorder:
     def quote(self, venue: str, instrument: str, quote: Quote | None, wall_ns: int) -> None:
         self.quotes.append((instrument, quote))
 
-    def book(self, venue: str, instrument: str, image: BookImage, wall_ns: int) -> None:
-        self.books.append((instrument, image))
+    def book(self, venue: str, instrument: str, image: BookImage | KeptImage, wall_ns: int) -> None:
+        self.books.append((instrument, image.read() if isinstance(image, KeptImage) else image))
 
     def trade(self, venue: str, instrument: str, trade: Trade, time_ns: int) -> None:
         self.trades.append((instrument, trade))

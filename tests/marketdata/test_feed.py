@@ -2,15 +2,19 @@
 
 import json
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from decimal import Decimal
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from core.book import Book
-from core.events import BookDelta, BookImage, Level, Quote, Trade
+from core.events import Body, BookDelta, BookImage, Channel, Level, Quote, Trade
 from marketdata.feed import (
+    EMPTY_IMAGE,
+    HEAD_BYTES_MAX,
+    HEADS_MAX,
     NS,
     RESYNC_FORGET_NS,
     RESYNC_WAIT_MAX_NS,
@@ -18,6 +22,7 @@ from marketdata.feed import (
     SILENT_SYMBOL_NS,
     Disabled,
     FeedSession,
+    KeptImage,
     MarketEvent,
     QuoteLost,
 )
@@ -53,13 +58,18 @@ class Connection:
 # -- frames in the venues' formats
 
 
+def compact(frame: object) -> str:
+    """Write JSON as the venues do, without blanks."""
+    return json.dumps(frame, separators=(",", ":"))
+
+
 def binance_touch(symbol: str = "btcusdt", bid: str = "100", ask: str = "101", update_id: int = 1) -> str:
     data = {"u": update_id, "s": symbol.upper(), "b": bid, "B": "1", "a": ask, "A": "1"}
-    return json.dumps({"stream": f"{symbol}@bookTicker", "data": data})
+    return compact({"stream": f"{symbol}@bookTicker", "data": data})
 
 
 def okx(channel: str, *, instrument: str = BTC, **fields: Any) -> str:
-    return json.dumps({"arg": {"channel": channel, "instId": instrument}, "data": [fields]})
+    return compact({"arg": {"channel": channel, "instId": instrument}, "data": [fields]})
 
 
 def okx_book(channel: str = "books5", *, bid: str = "100", ask: str = "101", sequence: int = 5, ms: int = MS) -> str:
@@ -101,7 +111,7 @@ def kraken() -> tuple[Connection, KrakenBook]:
     return connection, KrakenBook()
 
 
-EMPTY = MarketEvent(BTC, BookImage((), ()))
+EMPTY = MarketEvent(BTC, EMPTY_IMAGE)
 
 
 # -- subscriptions
@@ -313,32 +323,127 @@ def test_the_book_never_changes_the_prices_of_the_touch() -> None:
     assert [type(event.body) for event in connection.receive(book.snapshot())] == [BookImage]
 
 
-# -- depth
+# -- depth: books that the venue sends whole are kept as they came, and read when somebody wants them
+
+
+def book(connection: Connection, frame: str) -> BookImage:
+    """Hand over a book and read it."""
+    (event,) = connection.receive(frame)
+    assert isinstance(event.body, KeptImage)
+    return event.body.read()
+
+
+def binance_depth(bid: str = "100", ask: str = "101", *, update_id: int = 1) -> str:
+    data = {"lastUpdateId": update_id, "bids": [[bid, "1"]], "asks": [[ask, "1"]]}
+    return compact({"stream": "btcusdt@depth20@100ms", "data": data})
+
+
+def test_a_book_is_read_when_it_is_asked_for_and_not_before() -> None:
+    decoded = []
+
+    def parse(frame: str | bytes) -> Iterable[Body]:
+        decoded.append(frame)
+        return BINANCE.parse[Channel.DEPTH](frame)
+
+    watched = structs.replace(BINANCE, parse={**BINANCE.parse, Channel.DEPTH: parse})
+    session = FeedSession(watched, [BTC])
+    frames = [binance_depth(bid=str(bid), update_id=bid).encode() for bid in range(50, 100)]
+
+    events = [event for frame in frames for event in session.receive(frame, NS)]
+    assert len(events) == len(frames)
+    assert decoded == []
+
+    newest = events[-1]
+    assert isinstance(newest, MarketEvent)
+    assert isinstance(newest.body, KeptImage)
+    assert newest.body.read() is newest.body.read()
+    assert newest.body.read() == BookImage(((D(99), D(1)),), ((D(101), D(1)),), sequence=99)
+    assert decoded == frames[-1:]
+
+
+@pytest.mark.parametrize("frame", [binance_depth(bid="-1"), binance_depth()[:-9], binance_depth(bid="102")])
+def test_a_bad_book_that_nobody_reads_costs_nothing_and_one_that_is_read_is_counted_once(frame: str) -> None:
+    connection = Connection("binance", BTC)
+    connection.receive(binance_depth())
+    connection.sent()
+
+    (event,) = connection.receive(frame)
+    assert not connection.session.counters
+    assert connection.sent() == []
+
+    assert (event.body.read().bids, event.body.read().asks) == ((), ())
+    assert sum(connection.session.counters[what] for what in ("unreadable", "crossed")) == 1
+    assert [(request["method"], request["params"]) for request in connection.sent()] == [
+        ("UNSUBSCRIBE", ["btcusdt@depth20@100ms"]),
+        ("SUBSCRIBE", ["btcusdt@depth20@100ms"]),
+    ]
+    assert book(connection, binance_depth(update_id=2)).bids == ((D(100), D(1)),)
+
+
+def test_a_book_read_late_does_not_stand_before_one_that_is_newer() -> None:
+    connection = Connection("okx", BTC)
+    (early,) = connection.receive(okx_book(bid="99", sequence=49))
+    newer = book(connection, okx_book(bid="100", sequence=50))
+
+    assert early.body.read() == newer
 
 
 def test_an_older_image_is_ignored_unless_the_venues_clock_says_that_ids_were_reset() -> None:
     connection = Connection("okx", BTC)
-    assert len(connection.receive(okx_book(sequence=50))) == 1
+    assert book(connection, okx_book(sequence=50)).sequence == 50
 
-    assert connection.receive(okx_book(sequence=49)) == []
-    assert len(connection.receive(okx_book(sequence=50))) == 1
-    assert len(connection.receive(okx_book(sequence=3, ms=MS + 1))) == 1
-    assert len(connection.receive(okx_book(sequence=4, ms=MS + 2))) == 1
+    assert book(connection, okx_book(sequence=49)).sequence == 50
+    assert book(connection, okx_book(sequence=50)).sequence == 50
+    assert book(connection, okx_book(sequence=3, ms=MS + 1)).sequence == 3
+    assert book(connection, okx_book(sequence=4, ms=MS + 2)).sequence == 4
 
 
-def test_a_crossed_image_empties_the_book_and_asks_for_another() -> None:
+def test_a_crossed_image_is_empty_and_another_is_asked_for() -> None:
     connection = Connection("okx", BTC)
     connection.sent()
 
-    assert connection.receive(okx_book(bid="102")) == [EMPTY]
+    image = book(connection, okx_book(bid="102"))
+
+    assert (image.bids, image.asks) == ((), ())
     assert [frame["op"] for frame in connection.sent()] == ["unsubscribe", "subscribe"]
 
 
-def test_an_unreadable_image_empties_the_book() -> None:
+def test_an_unreadable_image_is_empty() -> None:
     connection = Connection("okx", BTC)
-    connection.receive(okx_book())
+    book(connection, okx_book())
 
-    assert connection.receive(okx_book(bid="-1", sequence=6)) == [EMPTY]
+    assert book(connection, okx_book(bid="-1", sequence=6)) == EMPTY_IMAGE
+
+
+# -- frames known by their heads
+
+
+def test_frames_with_a_known_head_are_told_like_the_first_one() -> None:
+    connection = Connection("binance", BTC, ETH)
+    first = [connection.receive(binance_touch(symbol)) for symbol in ("btcusdt", "ethusdt")]
+    again = [connection.receive(binance_touch(symbol)) for symbol in ("btcusdt", "ethusdt")]
+
+    assert again == first
+    assert [events[0].instrument for events in again] == [BTC, ETH]
+
+
+def test_an_answer_that_begins_like_data_is_no_data() -> None:
+    connection = Connection("okx", BTC)
+    connection.receive(okx_book("bbo-tbt"))
+
+    assert connection.receive('{"arg":{"channel":"bbo-tbt","instId":"BTC-USDT"},"event":"subscribe"}') == []
+    assert not connection.session.counters
+
+
+def test_the_heads_that_are_remembered_are_few_and_short_whatever_is_sent() -> None:
+    session = FeedSession(BINANCE, [BTC])
+    for number in range(HEADS_MAX + 100):
+        spaces = " " * (number % 20)
+        session.receive(f'{{"stream":"btcusdt@trade",{spaces}"x{number}":1,"data":{{}}}}', NS)
+    session.receive('{"stream":"btcusdt@trade",' + " " * 10_000 + '"data":{}}', NS)
+
+    assert len(session._heads) == HEADS_MAX
+    assert max(map(len, session._heads)) < HEAD_BYTES_MAX
 
 
 # -- deltas and resynchronisation

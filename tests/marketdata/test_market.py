@@ -378,6 +378,21 @@ def test_prices_that_money_cannot_express_take_their_instrument_out_of_the_marke
     assert bench.bids[-1] == D("100.00000001")
 
 
+def test_a_price_that_was_fine_before_does_not_bring_back_an_instrument_that_is_out() -> None:
+    bench = Bench()
+    fine, too_fine = D("100"), D("100.000000001")
+    trades = [Trade(str(n), n, n, fine, D(1), Side.BUY, bench.wall_ns) for n in (1, 2)]
+    bench.quote("100", "101")
+    bench.take(MarketEvent(BTC, trades[0]))
+    bench.take(MarketEvent(BTC, Quote(too_fine, D(1), D(101), D(1))))
+
+    bench.take(MarketEvent(BTC, trades[1]))
+    bench.take(MarketEvent(BTC, Quote(fine, D(1), D(101), D(1))))
+
+    assert bench.told == [1]
+    assert bench.bids[-1] is None
+
+
 # -- trades
 
 

@@ -197,6 +197,7 @@ async def test_a_symbol_that_the_venue_does_not_carry_is_refused(http: httpx.Asy
 @pytest.mark.parametrize(
     ("path", "status_code", "code"),
     [
+        ("/orderbook/%E2%84%AAraken/BTCUSDT", 400, "unknown_exchange"),  # a Kelvin sign
         ("/orderbook/nyse/BTCUSDT", 400, "unknown_exchange"),
         ("/orderbook/okx/NOPE", 400, "unknown_symbol"),
         ("/orderbook/okx/%00", 400, "unknown_symbol"),

@@ -59,3 +59,15 @@ def test_json_logs_are_one_object_a_line() -> None:
     ).format(record)
     assert "\n" not in line
     assert json.loads(line)["event"] == "two\nlines"
+
+
+@pytest.mark.parametrize("log_format", ["console", "json"])
+def test_a_requests_line_is_one_line_without_secrets(log_format: str) -> None:
+    told = {"event": "request", "path": f"/orders/{TOKEN}\r\nevent=made up", "status": 404}
+    record = logging.LogRecord("router.requests", logging.INFO, "", 0, told, (), None)  # type: ignore[arg-type]
+    line = logs.RequestLine(log_format).format(record)
+    assert "eyJ" not in line
+    assert len(line.splitlines()) == 1
+    assert "404" in line
+    if log_format == "json":
+        assert json.loads(line)["path"].endswith("\r\nevent=made up")

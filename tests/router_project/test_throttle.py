@@ -1,10 +1,12 @@
 import asyncio
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from django.conf import LazySettings
+from django.db import connection
 
 from accounts import services
 from accounts.limits import current_limits
@@ -94,3 +96,20 @@ async def test_order_actions_have_a_limit_of_their_own(throttle: Throttle) -> No
     headers = {"authorization": f"Bearer {made.access_token}"}
     statuses = [(await ask(throttle, "/orders", "POST", **headers))[0] for _ in range(4)]
     assert statuses == [200, 200, 429, 429]
+
+
+@pytest.mark.postgres
+async def test_finding_the_senders_keeps_no_connection_of_the_pool(throttle: Throttle) -> None:
+    threads = connection.settings_dict["OPTIONS"]["pool"]["max_size"] + 4  # as on a machine with many cores
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(threads))
+    tokens = [await asyncio.to_thread(_new_token) for _ in range(3 * threads)]
+    answers = await asyncio.gather(*(ask(throttle, authorization=f"Bearer {token}") for token in tokens))
+    assert [status for status, _ in answers] == [200] * len(tokens)
+    assert {headers["x-ratelimit-limit"] for _, headers in answers} == {"5"}
+
+
+def _new_token() -> str:
+    try:
+        return services.register(username=f"u{uuid.uuid4().hex[:12]}", password="password123").access_token
+    finally:
+        connection.close()

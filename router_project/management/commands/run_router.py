@@ -4,11 +4,13 @@ import argparse
 import asyncio
 import contextlib
 import gc
+import math
 import os
 import signal
 import socket
 import sys
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import structlog
@@ -19,11 +21,14 @@ from django.core.management.base import BaseCommand, CommandError
 
 from core.errors import DomainError
 from gateway.protocol import RouterWebSocketProtocol
+from gateway.quotas import current_quotas
 from marketdata import history
 from marketdata.connection import reachable
 from marketdata.services import current_hub, status_parts, stop_hub
 from marketdata.worker import run_feeds
 from router_project.http_protocol import RouterHttpProtocol
+from router_project.requests import watch_lag
+from router_project.state import Readiness, state_application
 from trading.audit import auditor
 from trading.matcher import run_matcher
 from trading.services import start_exchange, stop_exchange
@@ -33,8 +38,11 @@ log = structlog.get_logger(__name__)
 ROLES = ("web", "feeds", "matcher")
 PROBE_TIMEOUT_S = 10.0
 SETTLED_AFTER_S = 2.0  # by then everything is imported and connected
-SHUTDOWN_TIMEOUT_S = 5
-STOP_TIMEOUT_S = SHUTDOWN_TIMEOUT_S + 3  # of a role
+SHUTDOWN_TIMEOUT_S = 5  # for what is still asked when a web process stops, beside DRAIN_S
+STOP_TIMEOUT_S = SHUTDOWN_TIMEOUT_S + 3  # of a role, likewise
+ACCEPTED_S = 0.05  # between the last accepted connection and its protocol
+READY_POLL_S = 0.1
+READY_TIMEOUT_S = 30.0  # then a web process serves what it can
 WS_FRAME_MAX = 64 * 1024
 WS_PING_INTERVAL_S = 20.0
 CONNECTIONS_BACKLOG = 2048
@@ -59,12 +67,22 @@ class Command(BaseCommand):
         parser.add_argument("--roles", default=",".join(ROLES), help="which roles run in this process (default: all)")
         parser.add_argument("--host", default=settings.HOST)
         parser.add_argument("--port", type=int, default=settings.PORT)
+        parser.add_argument(
+            "--state-port",
+            type=int,
+            default=settings.STATE_PORT,
+            help="where a process without the web role answers /health, /ready and /metrics (default: nowhere)",
+        )
         parser.add_argument("--no-migrate", action="store_true", help="leave the database's tables as they are")
+        parser.add_argument("--fd", type=int, help="a bound socket to serve on, once ready: a supervisor's")
+        parser.add_argument(
+            "--ready-fd", type=int, help="a pipe to write a line to once all roles work: a supervisor's"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         roles = _choices(options["roles"], ROLES, "role")
         if settings.MARKET_SOURCE == "auto":
-            _restart_with_source(settings.VENUE_URLS)
+            restart_with_source(settings.VENUE_URLS)
         if not options["no_migrate"]:
             call_command("migrate", interactive=False, verbosity=0)
         try:
@@ -73,35 +91,64 @@ class Command(BaseCommand):
             raise CommandError(error.message) from error
         if settings.MARKET_SOURCE == "simulated":
             self.stderr.write(_banner())
-        _run(serve(roles, host=options["host"], port=options["port"]))
+        fd, host = options["fd"], options["host"]
+        port = options["port"] if "web" in roles else options["state_port"]
+        opened = partial(listen, host, port) if fd is None else partial(listen_on, fd)
+        serves = "web" in roles or fd is not None or port != 0
+        _run(serve(roles, opened if serves else None, ready_fd=options["ready_fd"], patient=fd is not None))
 
 
-async def serve(roles: tuple[str, ...], *, host: str, port: int) -> None:
-    """Run the roles until a signal, or until one of them fails."""
+async def serve(
+    roles: tuple[str, ...],
+    opened: Callable[[], socket.socket] | None,
+    *,
+    ready_fd: int | None = None,
+    patient: bool = False,
+) -> None:
+    """Run the roles until a signal, or until one of them fails.
+
+    `opened` makes the listening socket: of the web role, else of the process's state. A `patient`
+    web process listens once it is ready, because others answer meanwhile.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(signum, stop.set)
     tasks: list[asyncio.Task[Any]] = []
+    readiness = Readiness(hears_feeds="web" in roles or "matcher" in roles)
     if "web" in roles or "matcher" in roles:
         await current_hub()
         start_exchange(loop)
         status_parts["ledger"] = auditor().state
         await auditor().start()
     if "matcher" in roles:
-        tasks.append(asyncio.create_task(run_matcher(), name="matcher"))
-    if "web" in roles:
-        tasks.append(asyncio.create_task(_serve_web(listen(host, port), stop), name="web"))
+        matcher_knows = readiness.wait_for("the matcher has not read the open orders yet")
+        tasks.append(asyncio.create_task(run_matcher(matcher_knows), name="matcher"))
+    if "web" in roles and opened is not None:
+        serving = readiness.wait_for("not listening yet")
+        if patient:
+            tasks.append(asyncio.create_task(_serve_web_once_ready(opened, stop, readiness, serving), name="web"))
+        else:
+            tasks.append(asyncio.create_task(_serve_web(opened(), stop), name="web"))
+            serving.set()
+    elif opened is not None:
+        server = http_server(state_application(readiness))
+        tasks.append(asyncio.create_task(_serve_http(server, opened(), stop), name="state"))
+    if ready_fd is not None:
+        telling = asyncio.create_task(_tell_ready(readiness, ready_fd))
+        telling.add_done_callback(lambda task: task.cancelled() or task.result())
     if "feeds" in roles:
         tasks.append(asyncio.create_task(run_feeds(settings.MARKET_SOURCE), name="feeds"))
+    tasks.append(asyncio.create_task(watch_lag(), name="lag"))
     loop.call_later(SETTLED_AFTER_S, _spare_the_collector)
     stopping = asyncio.create_task(stop.wait())
     done, _ = await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
     stop.set()
     failures = [task for task in done if task is not stopping and not task.cancelled() and task.exception()]
     # Clients first: their last orders still find a market, and somebody who writes them.
-    await _ended([task for task in tasks if task.get_name() == "web"])
-    others = [task for task in tasks if task.get_name() != "web"]
+    servers = [task for task in tasks if task.get_name() in ("web", "state")]
+    await _ended(servers)
+    others = [task for task in tasks if task not in servers]
     for task in others:
         task.cancel()
     await _ended(others)
@@ -121,16 +168,44 @@ def _spare_the_collector() -> None:
 async def _ended(tasks: list[asyncio.Task[Any]]) -> None:
     if not tasks:
         return
-    _, stuck = await asyncio.wait(tasks, timeout=STOP_TIMEOUT_S)
+    _, stuck = await asyncio.wait(tasks, timeout=STOP_TIMEOUT_S + settings.DRAIN_S)
     for task in stuck:  # the loop's end cancels whatever it still waits for
         log.error("a role did not stop in time", role=task.get_name(), waits_for=str(task.get_stack(limit=1)))
 
 
+async def _tell_ready(readiness: Readiness, ready_fd: int) -> None:
+    """Tell the supervisor that all roles work; if they never do it hears nothing."""
+    while await readiness.problem() is not None:  # noqa: ASYNC110 - others decide when
+        await asyncio.sleep(READY_POLL_S)
+    with contextlib.suppress(BrokenPipeError):
+        os.write(ready_fd, b"ready\n")
+    os.close(ready_fd)
+
+
+async def _serve_web_once_ready(
+    opened: Callable[[], socket.socket], stop: asyncio.Event, readiness: Readiness, serving: asyncio.Event
+) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(READY_TIMEOUT_S):
+            while not stop.is_set() and await readiness.problem(besides=serving):  # noqa: ASYNC110 - likewise
+                await asyncio.sleep(READY_POLL_S)
+    if not stop.is_set():
+        serving.set()
+        await _serve_web(opened(), stop)
+
+
 async def _serve_web(sock: socket.socket, stop: asyncio.Event) -> None:
-    server = web_server()
+    await _serve_http(web_server(), sock, stop, leave=lambda: current_quotas().leave())
+
+
+async def _serve_http(
+    server: uvicorn.Server, sock: socket.socket, stop: asyncio.Event, leave: Callable[[], Awaitable[None]] | None = None
+) -> None:
     serving = asyncio.create_task(server.serve(sockets=[sock]))
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
+    if leave is not None:
+        await leave()  # its clients are welcome elsewhere at once
     server.should_exit = True
     stopping.cancel()
     await serving
@@ -138,8 +213,12 @@ async def _serve_web(sock: socket.socket, stop: asyncio.Event) -> None:
 
 def web_server() -> uvicorn.Server:
     """Return the public server: limits before parsing, frames without compression, our own signals."""
+    return http_server("router_project.asgi:application")
+
+
+def http_server(application: Any) -> uvicorn.Server:
     config = uvicorn.Config(
-        "router_project.asgi:application",
+        application,
         ws=RouterWebSocketProtocol,
         ws_max_size=WS_FRAME_MAX,
         ws_ping_interval=WS_PING_INTERVAL_S,
@@ -152,7 +231,7 @@ def web_server() -> uvicorn.Server:
         log_level="warning",  # its handshake lines would hold tokens of ?token=
         server_header=False,
         backlog=CONNECTIONS_BACKLOG,
-        timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S,
+        timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S + math.ceil(settings.DRAIN_S),
     )
     return _Server(config)
 
@@ -164,23 +243,40 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Any:
         yield
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop listening first: what was accepted just now shall be known when the connections are told."""
+        for server in self.servers:
+            server.close()
+        await asyncio.sleep(ACCEPTED_S)
+        await super().shutdown(sockets)
+
 
 def listen(host: str, port: int) -> socket.socket:
     """Open the listening socket with the limits that its connections inherit."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
-    if hasattr(socket, "TCP_USER_TIMEOUT"):
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
     try:
         sock.bind((host, port))
     except OSError as error:
         sock.close()
         raise CommandError(f"cannot listen on {host}:{port}: {error.strerror}; set PORT to a free one") from error
+    return _listening(sock)
+
+
+def listen_on(fd: int) -> socket.socket:
+    """Listen on a bound socket that was inherited; another process may do so already."""
+    return _listening(socket.socket(fileno=fd))
+
+
+def _listening(sock: socket.socket) -> socket.socket:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
     sock.listen(CONNECTIONS_BACKLOG)
     sock.setblocking(False)
-    log.info("listening", url=f"http://{host}:{sock.getsockname()[1]}")
+    host, port = sock.getsockname()[:2]
+    log.info("listening", url=f"http://{host}:{port}")
     return sock
 
 
@@ -202,7 +298,7 @@ def _choices(text: str, known: tuple[str, ...], what: str) -> tuple[str, ...]:
     return chosen
 
 
-def _restart_with_source(urls: dict[str, str]) -> None:
+def restart_with_source(urls: dict[str, str]) -> None:
     """Find out whether the venues can be reached, then start again with that market for good.
 
     Settings, database and every later process see a source that never changes.

@@ -12,7 +12,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
 from core.events import BookImage, Quote, Trade
-from marketdata.feed import Disabled, FeedEvent, FeedSession, MarketEvent
+from marketdata.feed import Disabled, FeedEvent, FeedSession, KeptImage, MarketEvent
 from marketdata.simulated import SimulatedVenues
 from marketdata.venues import VENUES
 from tests.marketdata.simulated.client import BTC, ETH
@@ -36,7 +36,8 @@ class Fed:
                 while self.session.outgoing:
                     await self._socket.send(self.session.outgoing.popleft())
                     await asyncio.sleep(self.session.venue.send_interval_s)  # the venue's budget
-                self.events += self.session.receive(await self._socket.recv(), time.monotonic_ns())
+                for event in self.session.receive(await self._socket.recv(), time.monotonic_ns()):
+                    self.events.append(_read(event))
 
     def bodies(self, kind: type[Body], instrument: str) -> list[Body]:
         return [
@@ -44,6 +45,13 @@ class Fed:
             for event in self.events
             if isinstance(event, MarketEvent) and event.instrument == instrument and isinstance(event.body, kind)
         ]
+
+
+def _read(event: FeedEvent) -> FeedEvent:
+    """Read a book as soon as it comes."""
+    if isinstance(event, MarketEvent) and isinstance(event.body, KeptImage):
+        return MarketEvent(event.instrument, event.body.read())
+    return event
 
 
 @contextlib.asynccontextmanager

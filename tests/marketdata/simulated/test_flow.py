@@ -170,6 +170,10 @@ def test_a_pinned_touch_shows_and_its_levels_fit_it(bid: int, gap: int, size: in
     maker.release()
     assert maker.touch.bid < maker.touch.ask
     assert abs(mid(maker) / 95_000 - 1) < 0.1
+    for ladder in (maker.bids, maker.asks):
+        assert all(
+            abs(price / ladder.best - 1) < 0.01 for price, _ in ladder.levels()
+        )  # none is left where it was pinned
 
 
 @given(

@@ -134,7 +134,7 @@ DEPTH = {"lastUpdateId": 160, "bids": [["60000.01", "1.25"], ["60000.00", "2"]],
 
 
 def parse(channel: Channel, data: object) -> list[object]:
-    return list(BINANCE.parse[channel](json.dumps(data).encode()))
+    return list(BINANCE.parse[channel](stream("btcusdt@any", data)))
 
 
 def test_a_book_ticker_is_a_quote_with_every_digit() -> None:

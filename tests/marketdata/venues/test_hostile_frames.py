@@ -131,7 +131,7 @@ def test_any_value_in_any_place_never_raises_anything_but_unreadable(venue: Venu
         inner = inner[step]
     inner[last] = data.draw(JSON)
 
-    check(venue, json.dumps(frame))
+    check(venue, json.dumps(frame, separators=(",", ":")))
 
 
 def places(value: object, path: tuple[str | int, ...] = ()) -> "itertools.chain[tuple[str | int, ...]]":
@@ -159,7 +159,7 @@ def test_counters_stay_few_whatever_is_sent(venue: Venue) -> None:
             {"channel": "ticker", "type": name, "data": [{"symbol": name}]},
             {"method": name, "success": chance.random() < 0.5, "symbol": name, "error": name},
         ):
-            run.push(json.dumps(frame))
+            run.push(json.dumps(frame, separators=(",", ":")))
 
     assert len(run.session.counters) < 10
     assert run.market.disabled == {}

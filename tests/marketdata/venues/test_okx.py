@@ -141,7 +141,7 @@ def push(channel: str, *data: object, instrument: str = "BTC-USDT") -> str:
 
 
 def parse(channel: Channel, *data: object) -> list[object]:
-    return list(OKX.parse[channel](json.dumps(data).encode()))
+    return list(OKX.parse[channel](push("any", *data)))
 
 
 def test_a_touch_is_a_quote_with_sequence_and_time() -> None:

@@ -1,0 +1,140 @@
+"""Books on their way out: decoded for instruments in demand only, ten times a second, and never a danger."""
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator, Iterable
+
+from msgspec import structs
+
+from core.events import Body, Channel
+from marketdata.batches import (
+    REQUEST_GROUP,
+    BookUpdate,
+    InstrumentBatch,
+    instrument_group,
+    interest_message,
+    read_message,
+)
+from marketdata.feed import FeedSession
+from marketdata.layer import InProcessLayer
+from marketdata.market import VenueMarket
+from marketdata.publish import BOOK_INTERVAL_S, Publisher
+from marketdata.venues.binance import BINANCE
+
+BTC, ETH = "BTC-USDT", "ETH-USDT"
+WAIT_S = 10.0
+
+
+class Feed:
+    """Frames of a Binance with two instruments into a publisher, and the batches of one of them out of it."""
+
+    def __init__(self, layer: InProcessLayer, publisher: Publisher, channel: str) -> None:
+        self.layer = layer
+        self.channel = channel
+        self.decoded: list[str | bytes] = []
+        self.market = publisher.markets["binance"] = VenueMarket(
+            "binance", [BTC, ETH], stale_after_s=5.0, sink=publisher
+        )
+        watched = structs.replace(BINANCE, parse={**BINANCE.parse, Channel.DEPTH: self._parse})
+        self.session = FeedSession(watched, [BTC, ETH], counters=self.market.counters)
+        self.market.connected(time.monotonic_ns())
+        for symbol in ("btcusdt", "ethusdt"):
+            self.push(f"{symbol}@bookTicker", {"u": 1, "b": "100", "B": "1", "a": "101", "A": "1"})
+
+    def _parse(self, frame: str | bytes) -> Iterable[Body]:
+        self.decoded.append(frame)
+        return BINANCE.parse[Channel.DEPTH](frame)
+
+    def push(self, stream: str, data: object) -> None:
+        now_ns = time.monotonic_ns()
+        self.market.frame(now_ns)
+        frame = json.dumps({"stream": stream, "data": data}, separators=(",", ":"))
+        for event in self.session.receive(frame.encode(), now_ns):
+            self.market.take(event, now_ns=now_ns, wall_ns=time.time_ns())
+
+    def book(self, update_id: int, *, symbol: str = "btcusdt", bid: str = "100") -> None:
+        data = {"lastUpdateId": update_id, "bids": [[bid, str(update_id)]], "asks": [["101", "1"]]}
+        self.push(f"{symbol}@depth20@100ms", data)
+
+    async def want(self, instrument: str) -> None:
+        await self.layer.group_send(REQUEST_GROUP, interest_message(instrument))
+
+    async def next_book(self) -> BookUpdate:
+        async with asyncio.timeout(WAIT_S):
+            while True:
+                batch = read_message(await self.layer.receive(self.channel))
+                assert isinstance(batch, InstrumentBatch)
+                if batch.books:
+                    return batch.books[-1]
+
+
+@contextlib.asynccontextmanager
+async def running() -> AsyncIterator[Feed]:
+    layer = InProcessLayer(capacity=10_000)
+    publisher = Publisher(
+        layer, source="simulated", instruments=[BTC, ETH], venues=["binance"], closed=lambda *closed: None
+    )
+    channel = await layer.new_channel()
+    await layer.group_add(instrument_group(BTC), channel)
+    feed = Feed(layer, publisher, channel)
+    task = asyncio.create_task(publisher.run())
+    try:
+        async with asyncio.timeout(WAIT_S):
+            while not layer._groups.get(REQUEST_GROUP):  # noqa: ASYNC110 - the layer wakes nobody
+                await asyncio.sleep(0)
+        yield feed
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_books_that_nobody_wants_are_never_decoded_and_the_newest_is_there_at_once_for_who_asks() -> None:
+    async with running() as feed:
+        for number in range(1, 500):
+            feed.book(number)
+            feed.book(number, symbol="ethusdt")
+        assert feed.decoded == []
+
+        await feed.want(BTC)
+        book = await feed.next_book()
+
+        assert book.bids[0][1] == 499
+        assert len(feed.decoded) == 1
+
+
+async def test_books_in_demand_are_decoded_ten_times_a_second_however_many_come() -> None:
+    async with running() as feed:
+        feed.book(1)
+        await feed.want(BTC)
+        await feed.next_book()
+        began_s, sent, books = time.monotonic(), 1, 0
+
+        while books < 3:
+            waiting = asyncio.ensure_future(feed.next_book())
+            while not waiting.done():
+                sent += 1
+                feed.book(sent)
+                feed.book(sent, symbol="ethusdt")
+                await asyncio.sleep(0)
+            books += 1
+
+        elapsed_s = time.monotonic() - began_s
+        assert sent > 50
+        assert len(feed.decoded) <= 2 + elapsed_s / BOOK_INTERVAL_S
+        assert not any(b"ethusdt" in frame for frame in feed.decoded if isinstance(frame, bytes))
+
+
+async def test_a_bad_book_in_demand_goes_out_empty_and_is_counted_and_the_next_good_one_follows() -> None:
+    async with running() as feed:
+        await feed.want(BTC)
+        for bid, what in (("-1", "unreadable"), ("102", "crossed")):
+            feed.book(1, bid=bid)
+            book = await feed.next_book()
+            assert (book.bids, book.asks) == ((), ())
+            assert feed.market.counters[what] == 1
+
+        feed.book(2)
+        assert (await feed.next_book()).bids[0][1] == 2
+        assert feed.market.state == "live"
