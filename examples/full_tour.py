@@ -101,6 +101,15 @@ async def trade(client: AsyncAPIClient) -> None:
         ioc = await client.place_order(SYMBOL, "sell", "0.05", order_type="ioc")
         tell("immediate or cancel", f"{ioc.status}, {ioc.filled_quantity} of {ioc.quantity}")
 
+    twap = await client.place_twap(SYMBOL, "buy", "0.03", duration_seconds=2, slices=3)
+    async with client.order_updates(from_seq=0) as updates:
+        async for update in updates:
+            if update.twap is not None and update.twap.is_completed:
+                break
+    twap = await client.twap(twap.order_id)
+    tell("TWAP order", f"{twap.status}, {twap.slices_executed} slices at {twap.average_price} on average")
+    tell("beside the market", f"{twap.market_twap} in its time, {twap.slippage_twap_bps} basis points of slippage")
+
     async with expected("order_not_open"):
         await client.cancel_order(over_socket.token_id)
     async with expected("duplicate_token_id"):

@@ -12,7 +12,7 @@ from router_client import calls, flows, streams, wire
 from router_client.buffers import Candles, Everything, Latest
 from router_client.calls import Call
 from router_client.client import DEFAULT_URL, TIMEOUT_S, failure
-from router_client.errors import AnswerLost, RouterError
+from router_client.errors import AnswerLost, RouterError, TooManyRequests
 from router_client.flows import Answer, Flow, Renew, Retries, Send, Session, Wait
 from router_client.models import (
     ALL,
@@ -36,7 +36,9 @@ from router_client.models import (
     OrderBook,
     OrderPage,
     OrderUpdate,
+    RateLimit,
     Status,
+    Subscribed,
     Tokens,
     Trade,
     TwapOrder,
@@ -80,13 +82,13 @@ class AsyncAPIClient:
         self.session = session or Session(
             username=username, password=password, token=token, refresh_token=refresh_token, api_key=api_key
         )
-        self._retries = retries or Retries()
+        self.retries = retries or Retries()
         self._renewing = asyncio.Lock()
         limits = httpx.Limits(max_connections=CONNECTIONS_MAX, max_keepalive_connections=CONNECTIONS_MAX)
         self._http = httpx.AsyncClient(base_url=self.url, timeout=timeout_s, limits=limits)
         socket_url = self.url.replace("http", "ws", 1) + "/ws"
         self._socket = Socket(
-            socket_url, self.session, self._renew, retries=self._retries, timeout_s=timeout_s, on_notice=on_notice
+            socket_url, self.session, self._renew, retries=self.retries, timeout_s=timeout_s, on_notice=on_notice
         )
         self._books: dict[str | None, BooksSocket] = {}
         self._timeout_s = timeout_s
@@ -107,19 +109,24 @@ class AsyncAPIClient:
             await books.close()
         await self._http.aclose()
 
+    @property
+    def rate_limit(self) -> RateLimit | None:
+        """What the last answer said of the limit: how many in all, how many are left, seconds until it is whole."""
+        return self.session.rate_limit
+
     # -- who you are
 
     async def register(self, username: str, password: str) -> Tokens:
         """Make a user and log in. `Refused` with code `username_taken` where the name is in use."""
-        return await self._run(flows.register(username, password, self.session, self._retries))
+        return await self._run(flows.register(username, password, self.session, self.retries))
 
     async def login(self, username: str, password: str) -> Tokens:
         """Log in; tokens are renewed by themselves from then on."""
-        return await self._run(flows.log_in(username, password, self.session, self._retries))
+        return await self._run(flows.log_in(username, password, self.session, self.retries))
 
     async def refresh(self) -> bool:
         """Renew the access token now; return whether that was possible."""
-        return await self._run(flows.renew(self.session, self._retries))
+        return await self._run(flows.renew(self.session, self.retries))
 
     def logout(self) -> None:
         """Forget the credentials."""
@@ -274,7 +281,7 @@ class AsyncAPIClient:
             Refused: `insufficient_funds`, `no_market`, `unknown_symbol`, `amount_too_large`.
         """
         new = calls.new_order(symbol, side, quantity, price, order_type=order_type, token_id=token_id)
-        return await self._run(flows.place_order(new, self.session, self._retries))
+        return await self._run(flows.place_order(new, self.session, self.retries))
 
     async def orders(
         self,
@@ -303,11 +310,11 @@ class AsyncAPIClient:
 
     async def amend_order(self, token_id: str, *, price: Number | None = None, quantity: Number | None = None) -> Order:
         """Change an open order; one that crosses the market now executes at once."""
-        return await self._run(flows.amend_order(token_id, calls.change(price, quantity), self.session, self._retries))
+        return await self._run(flows.amend_order(token_id, calls.change(price, quantity), self.session, self.retries))
 
     async def cancel_order(self, token_id: str) -> Order:
         """End an open order. `Refused` with code `order_not_open` where it has ended."""
-        return await self._run(flows.cancel_order(token_id, self.session, self._retries))
+        return await self._run(flows.cancel_order(token_id, self.session, self.retries))
 
     async def cancel_all(self, symbol: str | None = None) -> list[Order]:
         """End all open orders, or those of one symbol; return them."""
@@ -336,15 +343,15 @@ class AsyncAPIClient:
             exchange=exchange,
             token_id=token_id,
         )
-        return await self._run(flows.place_twap(new, self.session, self._retries))
+        return await self._run(flows.place_twap(new, self.session, self.retries))
 
     async def twap(self, order_id: str) -> TwapOrder:
         """Return a TWAP order with its executions."""
         return await self._call(calls.twap(order_id))
 
     async def stop_twap(self, order_id: str) -> TwapOrder:
-        """Stop a TWAP order; what it executed stays."""
-        return await self._call(calls.stop_twap(order_id))
+        """Stop a TWAP order; what it executed stays. `Refused` with code `order_not_open` where it has ended."""
+        return await self._run(flows.stop_twap(order_id, self.session, self.retries))
 
     # -- streams
 
@@ -397,17 +404,17 @@ class AsyncAPIClient:
         if exchange not in self._books:
             path = "/ws/orderbook" if exchange is None else f"/ws/orderbook/{exchange}"
             url = self.url.replace("http", "ws", 1) + path
-            self._books[exchange] = BooksSocket(url, retries=self._retries, timeout_s=self._timeout_s)
+            self._books[exchange] = BooksSocket(url, retries=self.retries, timeout_s=self._timeout_s)
         return Stream(self._books[exchange], streams.books)
 
     # -- carrying out
 
     async def run(self, make: Callable[[Session, Retries], Flow[T]]) -> T:
         """Carry out a flow with this client's credentials."""
-        return await self._run(make(self.session, self._retries))
+        return await self._run(make(self.session, self.retries))
 
     async def _call(self, wanted: Call[T]) -> T:
-        return await self._run(flows.call(wanted, self.session, self._retries))
+        return await self._run(flows.call(wanted, self.session, self.retries))
 
     async def _run(self, flow: Flow[T]) -> T:
         try:
@@ -433,7 +440,7 @@ class AsyncAPIClient:
 
     async def _renew(self, seen: int) -> bool:
         async with self._renewing:
-            return await self._run(flows.renew(self.session, self._retries, seen=seen))
+            return await self._run(flows.renew(self.session, self.retries, seen=seen))
 
     async def _exchange(self, send: Send) -> Answer:
         try:
@@ -446,7 +453,7 @@ class AsyncAPIClient:
 
 
 class SocketOrders:
-    """Orders over the WebSocket: quicker than REST, and the same otherwise.
+    """Orders over the WebSocket: quicker than REST, and the same otherwise; over the tier's pace they wait a little.
 
     Where the connection goes before the answer comes, REST is asked what became of it.
     """
@@ -500,9 +507,18 @@ class SocketOrders:
         """Wait for the router's answer on the socket."""
         await self._socket.ask("ping")
 
-    async def subscriptions(self) -> list[dict[str, Any]]:
-        """Return what the router sends to this socket, as it says it."""
+    async def subscriptions(self) -> list[Subscribed]:
+        """Return what the router sends to this socket."""
         return (await self._socket.ask("list")).subscriptions
 
     async def _ask(self, action: str, **fields: Any) -> Order:
-        return wire.decode((await self._socket.ask(action, **fields)).order, Order)
+        attempt = 0
+        while True:
+            try:
+                return wire.decode((await self._socket.ask(action, **fields)).order, Order)
+            except TooManyRequests as error:  # refused before anything was done
+                wait_s = self._client.retries.wait_s(attempt, error)
+                if wait_s is None:
+                    raise
+            await asyncio.sleep(wait_s)
+            attempt += 1

@@ -309,7 +309,7 @@ def twap(order_id: str) -> Call[TwapOrder]:
 
 
 def stop_twap(order_id: str) -> Call[TwapOrder]:
-    return Call("DELETE", _order_path(order_id), TwapOrder, repeat=Repeat.SAFE)
+    return Call("DELETE", _order_path(order_id), TwapOrder)
 
 
 # -- words

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -20,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from router_client import wire
+from router_client.background import SyncStream
 from router_client.client import DEFAULT_URL, APIClient
 from router_client.errors import (
     ConnectionFailed,
@@ -32,12 +34,13 @@ from router_client.errors import (
     Unauthorized,
 )
 from router_client.flows import Retries
-from router_client.models import ALL, BestTouch, Order, Trade, TwapOrder
+from router_client.models import ALL, BestTouch, Order, OrderUpdate, Trade, TwapOrder
 
 EXIT_REFUSED = 1  # the router says no
 EXIT_USAGE = 2  # click's own
 EXIT_UNREACHABLE = 3
 EXIT_CREDENTIALS = 4
+EXIT_INTERRUPTED = 130  # the shell's word for Ctrl-C
 EXIT_CODES: Sequence[tuple[type[RouterError], int]] = (  # the first that fits
     (Unauthorized, EXIT_CREDENTIALS),
     (ConnectionFailed, EXIT_UNREACHABLE),
@@ -60,12 +63,14 @@ NUMBERS = frozenset(
         "frames/s",
         "reconnects",
         "gaps",
+        "slice",
     }
 )
 IDS = frozenset({"token id"})
 WIDTH_OF_FILES = 160  # columns, where the output is no terminal
 TRADES_SHOWN = 12
 POLL_S = 0.5
+ASK_S = 2.0  # how often a TWAP order is asked for where no update tells of it
 PATIENT = Retries()
 BRISK = Retries(attempts=3)  # a person waits
 
@@ -196,7 +201,7 @@ def _hint(error: RouterError) -> str:
 def main(context: click.Context, url: str, api_key: str | None, output: str) -> None:
     """Look at the router's market, and trade on its paper exchange.
 
-    Exit codes: 1 the router refuses, 2 wrong usage, 3 it cannot be reached, 4 not logged in.
+    Exit codes: 1 the router refuses, 2 wrong usage, 3 it cannot be reached, 4 not logged in, 130 interrupted.
     """
     folder = Path(os.environ.get("ROUTER_CONFIG_DIR") or click.get_app_dir("router-client"))
     keeper = Keeper(folder / "credentials.json")
@@ -439,34 +444,86 @@ def twap(
     terminal: Terminal, side: str, symbol: str, quantity: Decimal, seconds: Decimal, slices: int,
     limit_price: Decimal | None, exchange: str, token_id: str | None, no_wait: bool,
 ) -> None:  # fmt: skip
-    """Execute in equal slices over a time, and watch it. An interrupt leaves it running."""
+    """Execute in equal slices over a time, and watch it.
+
+    Ctrl-C asks on a terminal whether to stop the order, else leaves it running: `router show` tells how far it is,
+    `router cancel` stops it.
+    """
     with terminal.client(retries=PATIENT) as client:
         placed = client.place_twap(
             symbol, side, quantity, duration_seconds=seconds, slices=slices, limit_price=limit_price,
             exchange=exchange, token_id=token_id,
         )  # fmt: skip
-        placed = client.twap(placed.order_id) if no_wait else _follow(terminal, client, placed.order_id)
-    terminal.show(placed, lambda: _twap_words(placed))
+        if not no_wait:
+            try:
+                placed = _follow(terminal, client, placed)
+            except KeyboardInterrupt:
+                placed = _leave(client, placed)
+    terminal.show(placed, lambda: _twap(placed))
 
 
-def _follow(terminal: Terminal, client: APIClient, order_id: str) -> TwapOrder:
+@main.command()
+@click.argument("token_id")
+@passes
+def show(terminal: Terminal, token_id: str) -> None:
+    """One order; of a TWAP order how far it is, and what each slice did."""
+    with terminal.client() as client:
+        found: Order | TwapOrder = client.order(token_id)
+        if isinstance(found, Order) and found.order_type == "twap":
+            found = client.twap(token_id)
+    terminal.show(found, lambda: _twap(found) if isinstance(found, TwapOrder) else _orders([found]))
+
+
+def _follow(terminal: Terminal, client: APIClient, running: TwapOrder) -> TwapOrder:
+    """Show how far the order is until it has ended; updates tell of it, and where they do not it is asked for."""
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[words]}"), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=terminal.as_json) as progress:
-        running = client.twap(order_id)
+    progress = Progress(*columns, console=Console(stderr=True), disable=terminal.as_json)
+    with progress, client.order_updates() as updates:
+        running = client.twap(running.order_id)  # the first slice came before the updates began
         task = progress.add_task(f"{running.side} {running.symbol}", total=100.0, words="")
         while True:
             words = f"{running.slices_executed}/{running.slices} slices"
             progress.update(task, completed=float(running.percent_executed), words=words)
             if not running.is_open:
-                return running
-            time.sleep(POLL_S)
-            running = client.twap(order_id)
+                return client.twap(running.order_id)
+            running = _news(updates, client, running)
 
 
-def _twap_words(order: TwapOrder) -> str:
+def _news(updates: SyncStream[OrderUpdate], client: APIClient, running: TwapOrder) -> TwapOrder:
+    try:
+        update = updates.next(ASK_S)
+    except TimeoutError:
+        return client.twap(running.order_id)
+    is_ours = update.twap is not None and update.twap.order_id == running.order_id
+    return update.twap if is_ours and update.twap is not None else running
+
+
+def _leave(client: APIClient, order: TwapOrder) -> TwapOrder:
+    """Stop the order where a person says so; otherwise leave it running, and say how to get back to it."""
+    click.echo(err=True)
+    if sys.stdin.isatty() and click.confirm("Stop the order?", err=True):
+        return client.stop_twap(order.order_id)
+    click.echo(f"router: {order.token_id} goes on; router show or router cancel {order.token_id}", err=True)
+    sys.exit(EXIT_INTERRUPTED)
+
+
+def _twap(order: TwapOrder) -> Group:
     price = "–" if order.average_price is None else wire.plain(order.average_price)
     done = f"{wire.plain(order.executed_quantity)} of {wire.plain(order.total_quantity)}"
-    return f"{order.order_id}: {order.status}, {done} {order.symbol} at {price} on average"
+    lines = [f"{order.token_id}: {order.status}, {done} {order.symbol} at {price} on average"]
+    for name, benchmark, slippage in (
+        ("the market on arrival", order.arrival_price, order.slippage_arrival_bps),
+        ("the market over its time", order.market_twap, order.slippage_twap_bps),
+    ):
+        if benchmark is not None and slippage is not None:
+            lines.append(f"{name} {wire.plain(benchmark)}, slippage {wire.plain(slippage)} basis points")
+    table = _table("slice", "due", "executed", "quantity", "price", "exchange")
+    for one in order.executions:
+        table.add_row(
+            str(one.slice), _moment(one.scheduled_at), _moment(one.executed_at), wire.plain(one.quantity),
+            _number(one.price), one.exchange or "–",
+        )  # fmt: skip
+    return Group(*lines, table) if order.executions else Group(*lines)
 
 
 # -- the market, live
@@ -567,6 +624,10 @@ def _orders(found: Sequence[Order]) -> Table:
             _number(one.filled_quantity), one.status, one.exchange or "–", one.token_id,
         )  # fmt: skip
     return table
+
+
+def _moment(moment: datetime | None) -> str:
+    return "–" if moment is None else f"{moment.astimezone():%H:%M:%S.%f}"[:-3]
 
 
 def _side(side: str) -> Text:

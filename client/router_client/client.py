@@ -36,6 +36,7 @@ from router_client.models import (
     OrderBook,
     OrderPage,
     OrderUpdate,
+    RateLimit,
     Status,
     Tokens,
     Trade,
@@ -77,11 +78,11 @@ class APIClient:
         self.session = Session(
             username=username, password=password, token=token, refresh_token=refresh_token, api_key=api_key
         )
-        self._retries = retries or Retries()
+        self.retries = retries or Retries()
         self._timeout_s = timeout_s
         self._renewing = threading.Lock()
         self._http = httpx.Client(base_url=self.url, timeout=timeout_s)
-        self._streams = BackgroundStreams(self.url, self.session, timeout_s, self._retries)
+        self._streams = BackgroundStreams(self.url, self.session, timeout_s, self.retries)
 
     def __enter__(self) -> Self:
         return self
@@ -96,19 +97,24 @@ class APIClient:
         self._streams.close()
         self._http.close()
 
+    @property
+    def rate_limit(self) -> RateLimit | None:
+        """What the last answer said of the limit: how many in all, how many are left, seconds until it is whole."""
+        return self.session.rate_limit
+
     # -- who you are
 
     def register(self, username: str, password: str) -> Tokens:
         """Make a user and log in. `Refused` with code `username_taken` where the name is in use."""
-        return self._run(flows.register(username, password, self.session, self._retries))
+        return self._run(flows.register(username, password, self.session, self.retries))
 
     def login(self, username: str, password: str) -> Tokens:
         """Log in; tokens are renewed by themselves from then on."""
-        return self._run(flows.log_in(username, password, self.session, self._retries))
+        return self._run(flows.log_in(username, password, self.session, self.retries))
 
     def refresh(self) -> bool:
         """Renew the access token now; return whether that was possible."""
-        return self._run(flows.renew(self.session, self._retries))
+        return self._run(flows.renew(self.session, self.retries))
 
     def logout(self) -> None:
         """Forget the credentials."""
@@ -259,7 +265,7 @@ class APIClient:
             Refused: `insufficient_funds`, `no_market`, `unknown_symbol`, `amount_too_large`.
         """
         new = calls.new_order(symbol, side, quantity, price, order_type=order_type, token_id=token_id)
-        return self._run(flows.place_order(new, self.session, self._retries))
+        return self._run(flows.place_order(new, self.session, self.retries))
 
     def orders(
         self,
@@ -286,11 +292,11 @@ class APIClient:
 
     def amend_order(self, token_id: str, *, price: Number | None = None, quantity: Number | None = None) -> Order:
         """Change an open order; one that crosses the market now executes at once."""
-        return self._run(flows.amend_order(token_id, calls.change(price, quantity), self.session, self._retries))
+        return self._run(flows.amend_order(token_id, calls.change(price, quantity), self.session, self.retries))
 
     def cancel_order(self, token_id: str) -> Order:
         """End an open order. `Refused` with code `order_not_open` where it has ended."""
-        return self._run(flows.cancel_order(token_id, self.session, self._retries))
+        return self._run(flows.cancel_order(token_id, self.session, self.retries))
 
     def cancel_all(self, symbol: str | None = None) -> list[Order]:
         """End all open orders, or those of one symbol; return them."""
@@ -319,15 +325,15 @@ class APIClient:
             exchange=exchange,
             token_id=token_id,
         )
-        return self._run(flows.place_twap(new, self.session, self._retries))
+        return self._run(flows.place_twap(new, self.session, self.retries))
 
     def twap(self, order_id: str) -> TwapOrder:
         """Return a TWAP order with its executions."""
         return self._call(calls.twap(order_id))
 
     def stop_twap(self, order_id: str) -> TwapOrder:
-        """Stop a TWAP order; what it executed stays."""
-        return self._call(calls.stop_twap(order_id))
+        """Stop a TWAP order; what it executed stays. `Refused` with code `order_not_open` where it has ended."""
+        return self._run(flows.stop_twap(order_id, self.session, self.retries))
 
     # -- streams; see AsyncAPIClient
 
@@ -366,7 +372,7 @@ class APIClient:
     # -- carrying out
 
     def _call(self, wanted: Call[T]) -> T:
-        return self._run(flows.call(wanted, self.session, self._retries))
+        return self._run(flows.call(wanted, self.session, self.retries))
 
     def _run(self, flow: Flow[T]) -> T:
         try:
@@ -389,7 +395,7 @@ class APIClient:
             time.sleep(step.seconds)
             return None
         with self._renewing:
-            return self._run(flows.renew(self.session, self._retries, seen=step.seen))
+            return self._run(flows.renew(self.session, self.retries, seen=step.seen))
 
     def _exchange(self, send: Send) -> Answer:
         try:

@@ -14,13 +14,13 @@ from router_client.models import Order
 class RouterError(Exception):
     """Anything that this client raises about the router."""
 
-    def __init__(self, message: str, *, code: str = "error", status: int | None = None, detail: Any = None) -> None:
+    def __init__(self, message: str, *, code: str = "error", status: int | None = None, detail: object = None) -> None:
         """`code` is the router's stable word, `status` that of HTTP, `detail` as the router sent it."""
         super().__init__(message)
         self.message = message
         self.code = code
         self.status = status
-        self.detail = message if detail is None else detail
+        self.detail: object = message if detail is None else detail
 
     def __str__(self) -> str:
         return f"{self.message} ({self.code})" if self.code != "error" else self.message

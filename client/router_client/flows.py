@@ -28,7 +28,7 @@ from router_client.errors import (
     UnexpectedAnswer,
     error_for,
 )
-from router_client.models import Order, Tokens, TwapOrder
+from router_client.models import Order, RateLimit, Tokens, TwapOrder
 
 T = TypeVar("T")
 Placed = TypeVar("Placed", bound=Order | TwapOrder)
@@ -74,7 +74,7 @@ Flow = Generator[Send | Wait | Renew, Any, T]
 class Retries(Struct, frozen=True):
     """How hard to try. Seconds double from `first_s` to `max_s`, with jitter."""
 
-    attempts: int = 6
+    attempts: int = 8  # about twelve seconds in all: a restart of the router
     first_s: float = 0.2
     max_s: float = 5.0
     patience_s: float = 30.0  # a longer Retry-After is handed to the caller instead of waited for
@@ -113,6 +113,7 @@ class Session:
         self._token = token
         self._renew_at: float | None = None  # monotonic
         self.version = 0  # grows with each new token
+        self.rate_limit: RateLimit | None = None  # as the last answer told it
 
     @property
     def token(self) -> str | None:
@@ -157,6 +158,14 @@ class Session:
         self._renew_at = None
         self.version += 1
 
+    def note_limit(self, headers: Mapping[str, str]) -> None:
+        """Keep what an answer says of the sender's limit, where it says something."""
+        try:
+            limit, remaining = int(headers["x-ratelimit-limit"]), int(headers["x-ratelimit-remaining"])
+            self.rate_limit = RateLimit(limit, remaining, float(headers["x-ratelimit-reset"]))
+        except (KeyError, ValueError):  # free of limits, or another server
+            return
+
     def headers(self) -> dict[str, str]:
         if self.api_key:
             return {"X-API-Key": self.api_key}
@@ -196,7 +205,7 @@ def renew(session: Session, retries: Retries, *, seen: int | None = None) -> Flo
         attempt = 0
         while True:
             try:
-                session.take((yield from _once(way, {})))
+                session.take((yield from _once(way, session, {})))
                 return True
             except Unauthorized:
                 break  # the next way
@@ -272,6 +281,11 @@ def cancel_order(token_id: str, session: Session, retries: Retries) -> Flow[Orde
     )
 
 
+def stop_twap(order_id: str, session: Session, retries: Retries) -> Flow[TwapOrder]:
+    """Stop a TWAP order; after a lost answer look first whether it is stopped already."""
+    return (yield from _until_seen(calls.stop_twap(order_id), calls.twap(order_id), _is_cancelled, session, retries))
+
+
 def recover_amend(token_id: str, change: Change, session: Session, retries: Retries) -> Flow[Order]:
     """Ask whether a change whose answer was lost elsewhere was made, and make it if not."""
     order = yield from call(calls.order(token_id), session, retries)
@@ -313,8 +327,8 @@ def _place_once(
 
 
 def _until_seen(
-    change: Call[Order], ask: Call[Order], is_done: Callable[[Order], bool], session: Session, retries: Retries
-) -> Flow[Order]:
+    change: Call[Placed], ask: Call[Placed], is_done: Callable[[Placed], bool], session: Session, retries: Retries
+) -> Flow[Placed]:
     attempt = 0
     while True:
         try:
@@ -337,8 +351,9 @@ def _until_seen(
             return order
 
 
-def _is_cancelled(order: Order) -> bool:
-    return order.status == "cancelled"
+def _is_cancelled(order: Order | TwapOrder) -> bool:
+    """Whether it was ended by its owner; a TWAP order may have executed a part before."""
+    return order.status == "cancelled" or order.reason == "by_client"
 
 
 def _same(is_ours: Callable[[Placed], bool], found: Placed) -> Placed:
@@ -357,20 +372,20 @@ def _repeatable(wanted: Call[Any], error: RouterError) -> bool:
 
 def _authorized(wanted: Call[T], session: Session) -> Flow[T]:
     if wanted.public:
-        return (yield from _once(wanted, session.headers()))
+        return (yield from _once(wanted, session, session.headers()))
     if session.is_due:
         yield Renew(session.version)
     seen = session.version
     try:
-        return (yield from _once(wanted, session.headers()))
+        return (yield from _once(wanted, session, session.headers()))
     except Unauthorized:
         # Refused before anything was done, so it may be sent again with a new token.
         if not (yield Renew(seen)):
             raise
-    return (yield from _once(wanted, session.headers()))
+    return (yield from _once(wanted, session, session.headers()))
 
 
-def _once(wanted: Call[T], credentials: Mapping[str, str]) -> Flow[T]:
+def _once(wanted: Call[T], session: Session, credentials: Mapping[str, str]) -> Flow[T]:
     headers = {"Accept": "application/json", **credentials}
     if wanted.answer is str:
         headers["Accept"] = "*/*"
@@ -379,6 +394,7 @@ def _once(wanted: Call[T], credentials: Mapping[str, str]) -> Flow[T]:
         body = wire.encode(wanted.body)
         headers["Content-Type"] = "application/json"
     answer: Answer = yield Send(wanted.method, wanted.path, wanted.params, headers, body)
+    session.note_limit(answer.headers)
     if not 200 <= answer.status < 300:
         raise error_for(answer.body, status=answer.status, headers=answer.headers)
     return _read(wanted, answer)

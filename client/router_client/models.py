@@ -6,7 +6,7 @@ Unknown members are ignored, so that a newer router is read too. Moments of orde
 
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from msgspec import Struct, field
 
@@ -44,9 +44,14 @@ __all__ = [
     "OrderPage",
     "OrderType",
     "OrderUpdate",
+    "Quote",
+    "RateLimit",
+    "SeenTouch",
     "Side",
     "Slice",
+    "SliceFill",
     "Status",
+    "Subscribed",
     "Tokens",
     "TouchStatus",
     "Trade",
@@ -237,6 +242,14 @@ class Status(Struct, frozen=True):
     counters: dict[str, int] = {}
 
 
+class RateLimit(Struct, frozen=True):
+    """What the last answer said of the sender's limit."""
+
+    limit: int
+    remaining: int
+    reset_s: float  # until all of it is there again
+
+
 class Health(Struct, frozen=True):
     """That a process answers, or is ready."""
 
@@ -283,6 +296,23 @@ class Deposited(Struct, frozen=True):
     available: Decimal | None = None
 
 
+class Quote(Struct, frozen=True):
+    """A side of the touch as an execution saw it."""
+
+    price: Decimal
+    size: Decimal
+    exchange: str
+    age_ms: int | None = None
+
+
+class SeenTouch(Struct, frozen=True):
+    """What the market showed; a side that no live exchange had is None."""
+
+    bid: Quote | None = None
+    ask: Quote | None = None
+    level: Quote | None = None  # of the book, that a slice of a TWAP order took
+
+
 class Fill(Struct, frozen=True):
     """The receipt of an execution; `touch` is what the market showed, `rule` why it executed."""
 
@@ -299,7 +329,8 @@ class Fill(Struct, frozen=True):
     fee_asset: str = ""
     liquidity: str = ""
     rule: str = ""
-    touch: dict[str, Any] = {}
+    touch: SeenTouch | None = None
+    slice: int | None = None  # of a TWAP order, from 0
 
 
 class Order(Struct, frozen=True, kw_only=True):
@@ -340,8 +371,17 @@ class OrderPage(Struct, frozen=True):
     next_cursor: str | None = None
 
 
+class SliceFill(Struct, frozen=True, kw_only=True):
+    """What a slice took of one level; the whole receipt is among the account's fills."""
+
+    fill_id: str
+    price: Decimal
+    quantity: Decimal
+    exchange: str
+
+
 class Slice(Struct, frozen=True, kw_only=True):
-    """One child execution of a TWAP order."""
+    """What one slice (from 0) of a TWAP order executed: its average price, and where, `multiple` where on several."""
 
     slice: int
     scheduled_at: datetime | None = None
@@ -349,34 +389,54 @@ class Slice(Struct, frozen=True, kw_only=True):
     quantity: Decimal = Decimal(0)
     price: Decimal | None = None
     exchange: str | None = None
+    fills: list[SliceFill] = []
 
 
 class TwapOrder(Struct, frozen=True, kw_only=True):
-    """A parent order that executes in slices over time."""
+    """A parent order that executes in slices over time; order updates leave its `executions` out.
+
+    `arrival_price` is the middle of the touch when it came, `market_twap` the same averaged over its
+    life; the slippages say by how many basis points `average_price` is worse than each, below 0 that
+    it is better. None where nothing was shown, or nothing has executed.
+    """
 
     order_id: str
+    token_id: str
+    symbol: str
+    side: Side
     status: str
-    token_id: str = ""
-    message: str = ""
+    total_quantity: Decimal
+    executed_quantity: Decimal
+    duration_seconds: Decimal
+    slices: int
+    slices_executed: int
+    percent_executed: Decimal
+    is_completed: bool  # it has ended, whatever it executed
     exchange: str = ALL
-    symbol: str = ""
-    side: Side = "buy"
-    total_quantity: Decimal = Decimal(0)
-    executed_quantity: Decimal = Decimal(0)
+    pair: str = ""
+    message: str = ""
+    reason: str | None = None
     average_price: Decimal | None = None
     limit_price: Decimal | None = None
-    duration_seconds: Decimal = Decimal(0)
-    slices: int = 0
-    slices_executed: int = 0
-    percent_executed: Decimal = Decimal(0)
-    is_completed: bool = False
+    slices_missed: int = 0  # nobody was there to run them
     executions: list[Slice] = []
+    arrival_price: Decimal | None = None
+    market_twap: Decimal | None = None
+    slippage_arrival_bps: Decimal | None = None
+    slippage_twap_bps: Decimal | None = None
     created_at: datetime | None = None
     updated_at: datetime | None = None
+    starts_at: datetime | None = None
+    ends_at: datetime | None = None
 
     @property
     def is_open(self) -> bool:
         return self.status == OPEN
+
+    @property
+    def remaining(self) -> Decimal:
+        """What is not executed."""
+        return self.total_quantity - self.executed_quantity
 
 
 class FillPage(Struct, frozen=True):
@@ -442,6 +502,7 @@ class OrderUpdate(Struct, frozen=True):
     seq: int
     order: Order
     fill: Fill | None = None
+    twap: TwapOrder | None = None  # how far the order is, where it is a TWAP order
 
 
 class VenueChange(Struct, frozen=True):
@@ -453,12 +514,23 @@ class VenueChange(Struct, frozen=True):
 
 
 class TradeGap(Struct, frozen=True):
-    """Trades of an exchange are missing."""
+    """Trades of an exchange are missing, from the first of these ids to the last."""
 
     exchange: str
     symbol: str
-    from_id: Any = None
-    to_id: Any = None
+    from_id: int | str | None = None
+    to_id: int | str | None = None
+
+
+class Subscribed(Struct, frozen=True):
+    """A stream that the router sends to this socket."""
+
+    stream: str
+    symbol: str
+    exchange: str = ALL
+    interval: str | None = None
+    half_life: float | None = None
+    depth: int | None = None
 
 
 class Connected(Struct, frozen=True):

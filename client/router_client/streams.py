@@ -26,6 +26,7 @@ from router_client.errors import (
     RouterError,
     SlowConsumer,
     StreamClosed,
+    TooManyRequests,
     Unauthorized,
     UnexpectedAnswer,
     error_for,
@@ -44,8 +45,10 @@ from router_client.models import (
     Order,
     OrderBook,
     OrderUpdate,
+    Subscribed,
     Trade,
     TradeGap,
+    TwapOrder,
     VenueChange,
 )
 
@@ -80,16 +83,7 @@ class _Frame(Struct):
     seq: int | None = None
     data: wire.Raw = wire.NOTHING
     order: wire.Raw = wire.NOTHING
-    subscriptions: list[dict[str, Any]] = []
-
-
-class _Subscribed(Struct):
-    stream: str
-    symbol: str
-    exchange: str = ALL
-    interval: str | None = None
-    half_life: float | None = None
-    depth: int | None = None
+    subscriptions: list[Subscribed] = []
 
 
 class _Argument(Struct):
@@ -100,6 +94,10 @@ class _Argument(Struct):
 class _Report(Struct):
     order: Order
     fill: Fill | None = None
+
+
+class _TwapReport(Struct):
+    order: TwapOrder
 
 
 class _Resumed(Struct):
@@ -400,7 +398,7 @@ class Socket(Source):
             except (RouterError, ConnectionClosed, InvalidHandshake, InvalidURI, OSError, TimeoutError) as error:
                 reason = str(error) or type(error).__name__
                 if not greeted and not self.connections and attempt + 1 >= self._retries.attempts:
-                    self._fail(ConnectionFailed(f"{self._url} cannot be reached: {reason}", code="connection_failed"))
+                    self._fail(_unreachable(self._url, error))
                     return
                 wait_s = self._retries.pause_s(attempt, COME_BACK_MAX_S)
                 attempt += 1
@@ -611,7 +609,7 @@ class Socket(Source):
         subscription = self._subscribing.pop(frame.id, None) if isinstance(frame.id, int) else None
         if subscription is None:
             return
-        route = _route(_read(text, _Subscribed))
+        route = _route(_read(text, Subscribed))
         if subscription not in self._subscriptions:  # left meanwhile
             if route not in self._routes:
                 self._say({**subscription.request, "action": "unsubscribe"})
@@ -671,7 +669,7 @@ class Socket(Source):
         if seq is None:
             return
         report = _read(frame.data, _Report)
-        update = OrderUpdate(seq, report.order, report.fill)
+        update = OrderUpdate(seq, report.order, report.fill, _progress(frame.data, report.order))
         for feed in tuple(self._reports):
             if feed.last_seq is not None and seq == feed.last_seq + 1:
                 feed.last_seq = seq
@@ -752,7 +750,7 @@ def books() -> Feed[Books]:
     return Feed(Latest(), "books")
 
 
-def _route(made: _Subscribed) -> Route:
+def _route(made: Subscribed) -> Route:
     """Return the topic of a subscription's frames, and what tells it from others of the topic."""
     parts = [made.symbol, made.stream]
     if made.stream == "klines" and made.interval:
@@ -761,6 +759,18 @@ def _route(made: _Subscribed) -> Route:
         parts.append(made.exchange)
     argument = {"ewma": made.half_life, "orderbook": made.depth}.get(made.stream)
     return (".".join(parts), argument)
+
+
+def _progress(data: wire.Raw, order: Order) -> TwapOrder | None:
+    return _read(data, _TwapReport).order if order.order_type == "twap" else None
+
+
+def _unreachable(url: str, error: Exception) -> RouterError:
+    """Return what a socket that never opened failed of."""
+    if isinstance(error, TooManyRequests):
+        return error  # the router is there: too many sockets are open
+    reason = str(error) or type(error).__name__
+    return ConnectionFailed(f"{url} cannot be reached: {reason}", code="connection_failed")
 
 
 def _read(body: bytes | str | wire.Raw, kind: type[T]) -> T:

@@ -16,6 +16,7 @@ from tests.running import Router
 
 PASSWORD = "password123"
 MONEY = Decimal(1_000_000)
+MARKET_S = 45.0  # within which the market must be there
 _numbers = itertools.count(1)
 
 
@@ -31,7 +32,7 @@ def environment_of(folder: Path) -> dict[str, str]:
 
 async def wait_for_market(url: str) -> None:
     """Return when orders can be executed."""
-    async with AsyncAPIClient(url) as client:
+    async with asyncio.timeout(MARKET_S), AsyncAPIClient(url) as client:
         await client.ready()
         while any(touch.best_ask is None for touch in (await client.status()).symbols.values()):
             pass
@@ -40,7 +41,7 @@ async def wait_for_market(url: str) -> None:
 @pytest.fixture(scope="session")
 def router(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Router]:
     """One router for all tests that leave it as it is, looked after by a thread: synchronous clients block theirs."""
-    router = Router(environment_of(tmp_path_factory.mktemp("client")), roles=("web,feeds",))
+    router = Router(environment_of(tmp_path_factory.mktemp("client")), roles=("web,feeds,matcher",))
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="router under test")
     thread.start()

@@ -1,9 +1,15 @@
 """The command `router` against a running router: what it writes, and how it exits."""
 
+import contextlib
 import json
 import os
+import pty
+import signal
 import stat
-from collections.abc import Callable
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -12,6 +18,7 @@ import pytest
 from click.testing import CliRunner, Result
 from router_client.cli import (
     EXIT_CREDENTIALS,
+    EXIT_INTERRUPTED,
     EXIT_REFUSED,
     EXIT_UNREACHABLE,
     EXIT_USAGE,
@@ -132,3 +139,78 @@ def test_watching_shows_touch_and_trades(trader: Run) -> None:
     assert {json.loads(line)["type"] for line in lines} == {"BestTouch", "Trade"}
     assert "spread" in board
     assert trader("watch", "NOPEUSDT", "--seconds", "1").exit_code == EXIT_REFUSED
+
+
+TWAP = ("twap", "buy", "BTCUSDT", "0.06")
+LONG = ("--seconds", "600", "--slices", "600")
+
+
+def test_a_twap_order_is_watched_to_its_end(trader: Run) -> None:
+    watched = trader(*TWAP, "--seconds", "2", "--slices", "3", "--token-id", "mine")
+
+    assert watched.exit_code == 0, watched.output
+    assert "3/3 slices" in watched.stderr, "the bar"
+    assert "mine: filled, 0.06 of 0.06 BTCUSDT" in watched.stdout
+    assert "the market over its time" in watched.stdout
+    shown = read(trader("-o", "json", "show", "mine"))
+    assert (shown["is_completed"], len(shown["executions"])) == (True, 3)
+    assert trader("show", "mine").stdout == watched.stdout
+
+
+def test_a_twap_order_as_json_is_nothing_but_json(trader: Run) -> None:
+    done = trader("-o", "json", *TWAP, "--seconds", "1", "--slices", "2")
+
+    assert read(done)["executed_quantity"] == Decimal("0.06")
+    assert done.stderr == ""
+
+
+def test_a_twap_order_may_be_left_to_itself_and_stopped(trader: Run) -> None:
+    started = read(trader("-o", "json", *TWAP, *LONG, "--no-wait", "--token-id", "mine"))
+
+    assert started["status"] == "open"
+    assert "open" in trader("show", "mine").stdout
+    assert "partially_filled" in trader("cancel", "mine").stdout
+    assert trader("show", "nobody has this").exit_code == EXIT_REFUSED
+    assert "BTCUSDT" in trader("show", read(trader("-o", "json", "order", "buy", "BTCUSDT", "0.01"))["token_id"]).stdout
+
+
+@contextlib.contextmanager
+def watching(router: Router, trader: Run, token_id: str, stdin: int) -> Iterator[subprocess.Popen[str]]:
+    """Watch a long TWAP order in a process of its own, from its second slice on."""
+    command = [sys.executable, "-m", "router_client.cli", "--url", router.url, *TWAP, *LONG, "--token-id", token_id]
+    with subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        end_s = time.monotonic() + 20
+        while "slices_executed" not in (found := trader("-o", "json", "show", token_id).stdout) or (
+            json.loads(found)["slices_executed"] < 2
+        ):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < end_s
+        yield process
+
+
+def test_an_interrupt_leaves_the_order_running_where_nobody_can_be_asked(trader: Run, router: Router) -> None:
+    with watching(router, trader, "left", subprocess.DEVNULL) as process:
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=10)
+
+    assert process.returncode == EXIT_INTERRUPTED
+    assert "router cancel left" in told
+    assert read(trader("-o", "json", "show", "left"))["status"] == "open"
+
+
+@pytest.mark.parametrize(("answer", "status", "code"), [("y", "partially_filled", 0), ("n", "open", EXIT_INTERRUPTED)])
+def test_an_interrupt_asks_a_person(trader: Run, router: Router, answer: str, status: str, code: int) -> None:
+    person, terminal = pty.openpty()
+    try:
+        with watching(router, trader, "asked", terminal) as process:
+            os.write(person, f"{answer}\n".encode())
+            process.send_signal(signal.SIGINT)
+            shown, told = process.communicate(timeout=10)
+    finally:
+        os.close(person)
+        os.close(terminal)
+
+    assert process.returncode == code, told
+    assert "Stop the order?" in told
+    assert (status in shown) == (code == 0)
+    assert read(trader("-o", "json", "show", "asked"))["status"] == status

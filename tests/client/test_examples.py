@@ -50,6 +50,21 @@ def test_the_follower_ends_in_time_without_a_position(router: Router) -> None:
     assert "result:" in run(router, "follower", "--seconds", "3", "--edge-bps", "0")
 
 
+def test_a_twap_order_is_shown_slice_by_slice(router: Router) -> None:
+    shown = run(router, "twap", "--seconds", "2", "--slices", "4")
+
+    assert shown.count("slice ") >= 4
+    assert "filled: 0.06 of 0.06 at" in shown
+    assert "the market over its time:" in shown
+
+
+def test_every_example_is_run() -> None:
+    """One test for each file, by its name."""
+    text = Path(__file__).read_text()
+    for example in (ROOT / "examples").glob("*.py"):
+        assert f'run(router, "{example.stem}"' in text, example
+
+
 def test_a_router_that_is_not_there_is_told() -> None:
     command = [sys.executable, "examples/full_tour.py", "--url", "http://127.0.0.1:9"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)

@@ -25,7 +25,7 @@ from router_client.errors import (
     error_for,
 )
 from router_client.flows import Answer, Flow, Renew, Retries, Send, Session, Wait
-from router_client.models import Tokens
+from router_client.models import RateLimit, Tokens
 
 T = TypeVar("T")
 
@@ -179,6 +179,22 @@ def test_a_long_wait_is_the_callers_to_decide() -> None:
         play(flows.call(calls.exchanges(), session(), RETRIES), [error(429, "rate_limited", {"retry-after": "31"})])
 
     assert refused.value.retry_after == 31
+
+
+def test_what_the_last_answer_says_of_the_limit_is_kept() -> None:
+    known = session()
+
+    def told(remaining: str) -> dict[str, str]:
+        return {"x-ratelimit-limit": "600", "x-ratelimit-remaining": remaining, "x-ratelimit-reset": "12"}
+
+    play(flows.call(calls.exchanges(), known, RETRIES), [Answer(200, told("7"), b"[]")])
+    assert known.rate_limit == RateLimit(600, 7, 12.0)
+    play(flows.call(calls.exchanges(), known, RETRIES), [ok([])])
+    assert known.rate_limit == RateLimit(600, 7, 12.0), "an answer that says nothing of it changes nothing"
+    turned_away = error(429, "rate_limited", {**told("0"), "retry-after": "12"})
+    _, _, waits = play(flows.call(calls.exchanges(), known, RETRIES), [turned_away, Answer(200, told("?"), b"[]")])
+    assert known.rate_limit == RateLimit(600, 0, 12.0)
+    assert 12 <= waits[0] <= 13
 
 
 def test_an_expired_token_is_renewed_once_and_the_call_repeated() -> None:

@@ -1,12 +1,15 @@
 """The router is killed and started again in the middle of a stream: no order update is lost or doubled."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
-from router_client import AsyncAPIClient, Connected, Order, OrderUpdate, Refused, Stream
+from router_client import AsyncAPIClient, Connected, Disconnected, Kline, Order, OrderUpdate, Refused, Retries, Stream
 
 from tests.client.conftest import MONEY, PASSWORD, environment_of, wait_for_market
 from tests.client.relay import Relay
@@ -15,12 +18,14 @@ from tests.running import Router
 pytestmark = pytest.mark.timeout(180)
 
 ORDERS = 60
+RESTING = 30
+PATIENT = Retries(attempts=60, max_s=1)  # a start takes its time on a busy machine
 
 
 @pytest_asyncio.fixture
 async def mortal(tmp_path: Path) -> AsyncIterator[Router]:
     """A router that may be killed."""
-    router = Router(environment_of(tmp_path), roles=("web,feeds",))
+    router = Router(environment_of(tmp_path), roles=("web,feeds,matcher",))
     await router.start()
     await wait_for_market(router.url)
     try:
@@ -37,7 +42,7 @@ async def relay(mortal: Router) -> AsyncIterator[Relay]:
 
 @pytest_asyncio.fixture
 async def survivor(relay: Relay, name: str) -> AsyncIterator[AsyncAPIClient]:
-    async with AsyncAPIClient(relay.url) as client:
+    async with AsyncAPIClient(relay.url, retries=PATIENT) as client:
         await client.register(name, PASSWORD)
         await client.deposit("USDT", MONEY)
         yield client
@@ -134,3 +139,88 @@ async def test_trading_through_a_kill_places_and_reports_each_order_once(
     there = [order async for order in survivor.iter_orders()]
     assert len(there) == ORDERS
     assert reconnected.is_set()
+
+
+async def test_market_streams_go_on_after_a_kill(mortal: Router, relay: Relay, survivor: AsyncAPIClient) -> None:
+    streams: dict[str, Stream[Any]] = {
+        "touch": survivor.best_touch("BTCUSDT"),
+        "trades": survivor.trades("BTCUSDT"),
+        "trades of one exchange": survivor.trades("ETHUSDT", "okx"),
+        "klines": survivor.klines("BTCUSDT", interval="1s"),
+        "ewma": survivor.ewma("BTCUSDT", half_life=5),
+        "book": survivor.orderbook("BTCUSDT", depth=3),
+        "all books": survivor.websocket_orderbook("okx"),
+    }
+    async with asyncio.timeout(30):
+        for stream in streams.values():
+            await anext(stream)
+    notices = survivor.notices()
+    await notices.begin()
+
+    await restart(mortal, relay, politely=False)
+    back_s = time.time()
+    async with asyncio.timeout(30):
+        assert isinstance(await anext(notices), Disconnected)
+        for name, stream in streams.items():
+            if name == "all books":
+                for _ in range(3):  # one may have waited, the others are new
+                    await anext(stream)
+            else:
+                while _moment(await anext(stream)) < back_s:
+                    pass
+    made = await survivor.ws.subscriptions()
+
+    assert len(made) == len(streams) - 1, "each once; the images have a socket of their own"
+    assert survivor.ws.connections == 2
+
+
+def _moment(item: Any) -> float:
+    return float(item.start if isinstance(item, Kline) else item.timestamp)
+
+
+async def test_resting_orders_and_a_twap_that_fill_through_a_kill_are_told_once_each(
+    mortal: Router, relay: Relay, survivor: AsyncAPIClient
+) -> None:
+    seen: list[OrderUpdate] = []
+    ended: dict[str, str] = {}
+
+    async def read_until(done: Callable[[], bool]) -> None:
+        async with asyncio.timeout(60):
+            while not done():
+                update = await anext(updates)
+                seen.append(update)
+                if not update.order.is_open:
+                    ended[update.order.token_id] = update.order.status
+
+    async def rest(count: int) -> list[Order]:
+        """Place an order at each new bid; the market fills it when it comes down to it."""
+        placed: list[Order] = []
+        async with survivor.best_touch("BTCUSDT") as touches:
+            while len(placed) < count:
+                bid = (await anext(touches)).best_bid
+                if bid is not None:
+                    placed.append(await survivor.place_order("BTCUSDT", "buy", "0.001", bid))
+        return placed
+
+    async with survivor.order_updates() as updates:
+        twap = await survivor.place_twap("ETHUSDT", "buy", "0.5", duration_seconds=12, slices=24)
+        resting = [asyncio.create_task(rest(RESTING // 2)) for _ in range(2)]
+        await read_until(lambda: any(update.order.order_type == "limit" for update in seen) and len(seen) >= 5)
+        assert not any(task.done() for task in resting), "orders are placed through the kill, too"
+        await restart(mortal, relay, politely=False)
+        orders = [order for task in resting for order in await task]
+        async for order in survivor.iter_orders(status="open", symbol="BTCUSDT"):  # what the market did not come to
+            with contextlib.suppress(Refused):  # now it did
+                await survivor.amend_order(order.token_id, price=(order.price or 0) * 2)
+        await read_until(lambda: len(ended) == RESTING + 1)
+
+    assert [update.seq for update in seen] == list(range(1, len(seen) + 1))
+    assert {token: ended[token] for token in ended if token != twap.token_id} == {
+        order.token_id: "filled" for order in orders
+    }
+    told = [update.fill.fill_id for update in seen if update.fill is not None]
+    assert len(set(told)) == len(told)
+    assert set(told) == {fill.fill_id async for fill in survivor.iter_fills()}
+    done = await survivor.twap(twap.order_id)
+    assert done.is_completed
+    assert sum(one.quantity for one in done.executions) == done.executed_quantity

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.timeout(60)
 
 async def subscriptions(client: AsyncAPIClient) -> set[str]:
     """Return the streams that the router has for this client's socket."""
-    return {made["stream"] for made in await client.ws.subscriptions()}
+    return {made.stream for made in await client.ws.subscriptions()}
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
