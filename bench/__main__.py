@@ -6,24 +6,28 @@ import sys
 
 from bench import report
 
-BENCHES = ("feeds", "delivery", "latency", "embedded", "matching", "orders", "reaction")
+BENCHES = ("feeds", "delivery", "latency", "embedded", "matching", "orders", "reaction", "sockets", "scale")
+ON_REQUEST = ("soak",)  # too long to run with the others
 
 
 def main() -> int:
     """Run what is asked for; return 1 when something that has a target missed it."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(BENCHES)}; default all")
+    known = (*BENCHES, *ON_REQUEST)
+    parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(known)}; default all but soak")
     parser.add_argument(
         "--quick", action="store_true", help="short runs, to see that everything works; targets do not count"
     )
+    parser.add_argument("--minutes", type=float, help="how long to soak; default an hour")
     arguments = parser.parse_args()
-    unknown = set(arguments.names) - set(BENCHES)
+    unknown = set(arguments.names) - set(known)
     if unknown:
-        parser.error(f"unknown: {', '.join(sorted(unknown))}; choose from {', '.join(BENCHES)}")
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; choose from {', '.join(known)}")
     run = report.context(quick=arguments.quick)
     rows: list[report.Row] = []
     for name in arguments.names or BENCHES:
-        for row in importlib.import_module(f"bench.{name}").run(quick=arguments.quick):
+        more = {"minutes": arguments.minutes} if name in ON_REQUEST else {}
+        for row in importlib.import_module(f"bench.{name}").run(quick=arguments.quick, **more):
             rows.append(row)
             print(".", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)

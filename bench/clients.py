@@ -2,30 +2,33 @@
 
 They read raw frames off their transports, so that a server under test is never waiting for
 them. Once all have what they subscribed to, the process writes "ready"; it counts until every
-client has the trades that it expects or a line comes, then writes its tally.
+client has the trades that it expects or the line "stop" comes, then writes its tally. The line
+"window" asks for what was counted since the last one. Its memory does not grow with what it reads.
 """
 
 import asyncio
 import base64
 import math
 import os
-import statistics
 import sys
 import threading
 import time
-from array import array
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import msgspec
 import uvloop
 from msgspec import Struct
 
+from bench.ages import Ages, Latency
+
 NUMBERED_BY_ONE = ("binance", "kraken")  # venues whose trade ids show a hole by themselves
 PONG, PING, CLOSE, TEXT = 0xA, 0x9, 0x8, 0x1
 CONNECT_AT_ONCE = 20
 ARRIVE_S = 1.0  # for what is on its way when the counting stops
+WINDOW = "window"
+CHECKSUM_PRIME = 2**61 - 1
 
 
 class Job(Struct):
@@ -37,21 +40,14 @@ class Job(Struct):
     expect: int | None = None
 
 
-class Latency(Struct):
-    """In milliseconds."""
-
-    count: int
-    p50: float
-    p99: float
-    max: float
-
-
 class Tally(Struct):
+    """What was counted, from "ready" on; in a window of it, frames, bytes and ages of the window alone."""
+
     frames: Counter[str]
     bytes: int
     trades_fewest: int  # of a client
     trades_most: int
-    holes: int  # trades that are missing by number, or that others had
+    holes: int  # trades that are missing by number, or that others had (in a window: by number), or that came twice
     closed: int  # connections that the server ended
     trades: Latency | None
     touches: Latency | None
@@ -70,6 +66,39 @@ class _Frame(Struct):
     data: _Data | None = None
 
 
+class Received:
+    """The trades of one venue and symbol that one client got: how many, which, and whether in order without a hole."""
+
+    __slots__ = ("checksum", "count", "faults", "last")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.checksum = 0  # of the ids in their order
+        self.last: int | None = None
+        self.faults = 0  # missing by number, twice, or out of order
+
+    def take(self, trade_id: int, *, numbered: bool) -> None:
+        last = self.last
+        if last is not None and trade_id != last + 1:
+            if trade_id <= last:
+                self.faults += 1
+            elif numbered:
+                self.faults += trade_id - last - 1
+        self.last = trade_id
+        self.count += 1
+        self.checksum = (self.checksum * 31 + trade_id) % CHECKSUM_PRIME
+
+
+def holes(received: Sequence[Received]) -> int:
+    """Count the trades of one venue and symbol that a subscriber missed, or received twice or out of order."""
+    whole = max(received, key=lambda one: (one.count, -one.faults))
+    found = 0
+    for one in received:
+        differs = one.count != whole.count or one.checksum != whole.checksum
+        found += max(one.faults, whole.count - one.count, int(differs))
+    return found
+
+
 class _Clients:
     """What all the connections share."""
 
@@ -84,8 +113,9 @@ class _Clients:
         self.until_s = math.inf
         self.ready = asyncio.Event()
         self.done = asyncio.Event()
-        self.trade_ages = array("d")
-        self.touch_ages = array("d")
+        self.trade_ages = Ages()
+        self.touch_ages = Ages()
+        self._before = (Counter[str](), 0, Ages(), Ages())  # frames, bytes and ages of the windows so far
 
     def subscribed(self) -> None:
         self.unanswered -= 1
@@ -98,6 +128,20 @@ class _Clients:
         self.bytes = 0
         self.since_s = time.time()
 
+    def end_window(self) -> None:
+        """Put what was counted with the windows before, and count anew."""
+        frames, size, trade_ages, touch_ages = self._before
+        trade_ages.merge(self.trade_ages)
+        touch_ages.merge(self.touch_ages)
+        self._before = (frames + self.frames, size + self.bytes, trade_ages, touch_ages)
+        self.frames, self.bytes = Counter(), 0
+        self.trade_ages, self.touch_ages = Ages(), Ages()
+
+    def end_all(self) -> None:
+        """Count everything since the start together."""
+        self.end_window()
+        self.frames, self.bytes, self.trade_ages, self.touch_ages = self._before
+
     def stop(self) -> None:
         """Take no newer trades, but let those on their way arrive."""
         self.until_s = time.time()
@@ -108,7 +152,7 @@ class _Client(asyncio.Protocol):
     def __init__(self, shared: _Clients, messages: list[dict[str, object]]) -> None:
         self.trades = 0
         self.symbols = {message["symbol"] for message in messages if message["stream"] == "trades"}
-        self.ids: dict[tuple[str, str], list[int]] = {}
+        self.received: dict[tuple[str, str], Received] = {}
         self._shared = shared
         self._messages = messages
         self._buffer = b""
@@ -172,15 +216,19 @@ class _Client(asyncio.Protocol):
         elif frame.type == "best_touch" and frame.data is not None:
             sent_s = frame.data.best_bid_qty  # where the venue is the bench's own
             if sent_s is not None and sent_s > shared.since_s:
-                shared.touch_ages.append(now_s - sent_s)
+                shared.touch_ages.add(now_s - sent_s)
 
     def _take_trade(self, trade: _Data, now_s: float) -> None:
         shared = self._shared
         if not shared.since_s <= trade.timestamp <= shared.until_s:
             return
         self.trades += 1
-        self.ids.setdefault((trade.exchange, trade.symbol), []).append(int(trade.trade_id))
-        shared.trade_ages.append(now_s - trade.timestamp)
+        key = (trade.exchange, trade.symbol)
+        received = self.received.get(key)
+        if received is None:
+            received = self.received[key] = Received()
+        received.take(int(trade.trade_id), numbered=trade.exchange in NUMBERED_BY_ONE)
+        shared.trade_ages.add(now_s - trade.timestamp)
         if self.trades == shared.job.expect:
             shared.unfinished -= 1
             if shared.unfinished == 0:
@@ -196,52 +244,53 @@ async def main() -> None:
         few = [_Client(shared, messages) for messages in job.subscriptions[start : start + CONNECT_AT_ONCE]]
         await asyncio.gather(*(loop.create_connection(lambda c=c: c, "127.0.0.1", job.port) for c in few))
         clients.extend(few)
-    await shared.ready.wait()
+    if shared.unanswered:
+        await shared.ready.wait()
     shared.start()
     print('"ready"', flush=True)
 
-    def stop_on_a_line() -> None:
-        sys.stdin.readline()
+    def take_lines() -> None:
+        while sys.stdin.readline().strip() == WINDOW:
+            loop.call_soon_threadsafe(tell_window)
         loop.call_soon_threadsafe(shared.stop)
 
-    threading.Thread(target=stop_on_a_line, daemon=True).start()
+    def tell_window() -> None:
+        faults = sum(received.faults for client in clients for received in client.received.values())
+        _tell(_tally(shared, clients, faults))
+        shared.end_window()
+
+    threading.Thread(target=take_lines, daemon=True).start()
     await shared.done.wait()
-    print(msgspec.json.encode(_tally(shared, clients)).decode(), flush=True)
+    shared.end_all()
+    _tell(_tally(shared, clients, _all_holes(clients)))
     os._exit(0)  # the thread still waits for a line
 
 
-def _tally(shared: _Clients, clients: list[_Client]) -> Tally:
+def _tell(tally: Tally) -> None:
+    print(msgspec.json.encode(tally).decode(), flush=True)
+
+
+def _tally(shared: _Clients, clients: list[_Client], holes_found: int) -> Tally:
     counts = [client.trades for client in clients]
     return Tally(
         frames=shared.frames,
         bytes=shared.bytes,
         trades_fewest=min(counts),
         trades_most=max(counts),
-        holes=sum(_holes(*key, clients) for key in {key for client in clients for key in client.ids}),
+        holes=holes_found,
         closed=shared.closed,
-        trades=_latency(shared.trade_ages),
-        touches=_latency(shared.touch_ages),
+        trades=shared.trade_ages.latency(),
+        touches=shared.touch_ages.latency(),
     )
 
 
-def _holes(venue: str, symbol: str, clients: list[_Client]) -> int:
-    """Count the trades of one venue and symbol that a subscriber missed, or received twice or out of order."""
-    received = [client.ids.get((venue, symbol), []) for client in clients if symbol in client.symbols]
-    everything = sorted(set().union(*received))
-    holes = 0
-    if venue in NUMBERED_BY_ONE:
-        holes += everything[-1] - everything[0] + 1 - len(everything)
-    for ids in received:
-        if ids != everything:
-            holes += max(len(set(everything) - set(ids)), 1)
-    return holes
-
-
-def _latency(ages_s: "array[float]") -> Latency | None:
-    if len(ages_s) < 100:
-        return None
-    cuts = statistics.quantiles(ages_s, n=100)
-    return Latency(len(ages_s), cuts[49] * 1000, cuts[98] * 1000, max(ages_s) * 1000)
+def _all_holes(clients: list[_Client]) -> int:
+    keys = {key for client in clients for key in client.received}
+    nothing = Received()
+    return sum(
+        holes([client.received.get((venue, symbol), nothing) for client in clients if symbol in client.symbols])
+        for venue, symbol in keys
+    )
 
 
 if __name__ == "__main__":

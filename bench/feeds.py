@@ -1,7 +1,8 @@
 """Frames normalised per CPU second, on recorded sessions, beside `json.loads` of the same frames.
 
-The eager road of every frame: adapter, `FeedSession` (with Kraken's checked book),
-`VenueMarket`, and a `TouchBoard` at the end. No sockets, one thread.
+The road of every frame: adapter, `FeedSession` (with Kraken's checked book), `VenueMarket`, and
+a `TouchBoard` at the end. No sockets, one thread. Then the same frames of Binance beside two
+market data libraries (`feed_peers.py`).
 """
 
 import gzip
@@ -15,10 +16,11 @@ from pathlib import Path
 
 from msgspec import Struct, structs
 
+from bench import feed_peers
 from bench.report import Row, skipped
 from core.events import BookImage, Quote, Trade
 from core.touch import TouchBoard
-from marketdata.feed import NS, FeedSession
+from marketdata.feed import NS, FeedSession, KeptImage
 from marketdata.market import State, VenueMarket
 from marketdata.venue import Venue
 from marketdata.venues import VENUES
@@ -27,6 +29,7 @@ GROUP = "feeds"
 CAPTURES_DEFAULT = Path(__file__).parent.parent.parent / "shared" / "captures"
 CPU_S = 1.5  # of each figure; the passes over the frames that fit
 PASSES_MIN = 3
+FIRST_TOUCH = b'{"stream":"btcusdt@bookTicker","data":{"u":1,"s":"BTCUSDT","b":"0.01","B":"1","a":"0.02","A":"1"}}'
 WALL_NS = 1_700_000_000 * NS  # of recordings without receive times
 
 
@@ -46,7 +49,8 @@ Frame = tuple[bytes, int]  # as received, wall clock in nanoseconds
 class _Board:
     """A sink that keeps what every process keeps, the touches, and counts the rest."""
 
-    def __init__(self, instruments: Sequence[str], venue: str) -> None:
+    def __init__(self, instruments: Sequence[str], venue: str, *, read_books: bool) -> None:
+        self._read_books = read_books
         self.counts: Counter[str] = Counter()
         self._boards = {instrument: TouchBoard((venue,)) for instrument in instruments}
 
@@ -55,8 +59,10 @@ class _Board:
         if quote is not None:
             self._boards[instrument].quote(venue, quote, wall_ns)
 
-    def book(self, venue: str, instrument: str, image: BookImage, wall_ns: int) -> None:
+    def book(self, venue: str, instrument: str, image: BookImage | KeptImage, wall_ns: int) -> None:
         self.counts["books"] += 1
+        if self._read_books and isinstance(image, KeptImage):
+            self.counts["levels"] += len(image.read().bids) + len(image.read().asks)
 
     def trade(self, venue: str, instrument: str, trade: Trade, time_ns: int) -> None:
         self.counts["trades"] += 1
@@ -77,11 +83,12 @@ def _kraken(symbol: str, price_decimals: int, size_decimals: int) -> tuple[bytes
     return json.dumps(listing).encode(), json.dumps(ticker).encode()
 
 
+COMPARED = Recording(
+    "binance-spot-20240808-btcusdt", VENUES["binance"], ("BTC-USDT",),
+    kinds=(("bookTicker", b"@bookTicker"), ("trade", b"@trade")),
+)  # fmt: skip
 RECORDINGS = (
-    Recording(
-        "binance-spot-20240808-btcusdt", VENUES["binance"], ("BTC-USDT",),
-        kinds=(("bookTicker", b"@bookTicker"), ("trade", b"@trade")),
-    ),
+    COMPARED,
     Recording(
         "binance-spot-20210405-10sym", VENUES["binance"],
         ("AXS-BNB", "BTC-AUD", "BTCST-USDT", "DENT-USDT", "ETH-BRL", "MANA-USDT", "NEO-USDC", "QTUM-ETH", "RENBTC-ETH",
@@ -111,6 +118,8 @@ def run(*, quick: bool) -> Iterator[Row]:
             yield skipped(GROUP, f"{path.name} is absent")
             continue
         frames = read(path)
+        if recording is COMPARED:
+            yield from _beside_the_libraries(recording, path, quick=quick)
         for kind, mark in recording.kinds:
             part = [frame for frame in frames if mark in frame[0]]
             yield from _measure(recording, f"{recording.file}: {kind}", part, cpu_s)
@@ -143,9 +152,23 @@ def _measure(recording: Recording, what: str, frames: Sequence[Frame], cpu_s: fl
     yield Row(GROUP, "  the same, json.loads alone", plain, "frames/CPU s", note=f"ours is {ours / plain:.2f} of it")
 
 
-def normalise(recording: Recording, frames: Sequence[Frame]) -> Counter[str]:
-    """Take every frame as the feed does, and return what came of it."""
-    sink = _Board(recording.instruments, recording.venue.name)
+def _beside_the_libraries(recording: Recording, path: Path, *, quick: bool) -> Iterator[Row]:
+    live = structs.replace(recording, before=(FIRST_TOUCH,))  # a venue without a quote shows no books either
+
+    def ours(frames: Sequence[str], *, read_books: bool) -> tuple[float, Counter[str]]:
+        stamped = [(frame.encode(), WALL_NS) for frame in frames]
+        began_s = time.process_time()
+        counts = normalise(live, stamped, read_books=read_books)
+        spent_s = time.process_time() - began_s
+        counts["quotes"] -= len(live.before)
+        return spent_s, counts
+
+    yield from feed_peers.run(path, ours, quick=quick)
+
+
+def normalise(recording: Recording, frames: Sequence[Frame], *, read_books: bool = True) -> Counter[str]:
+    """Take every frame as the feed does, and return what came of it. Whole books are read, or kept as they came."""
+    sink = _Board(recording.instruments, recording.venue.name, read_books=read_books)
     market = VenueMarket(recording.venue.name, recording.instruments, stale_after_s=5, sink=sink)
     session = FeedSession(recording.venue, recording.instruments)
     market.connected(1)

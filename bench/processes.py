@@ -29,11 +29,13 @@ class Failed(Exception):
 class Child:
     """A Python process that answers in JSON lines on its stdout."""
 
-    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, arguments: Sequence[str], environment: Mapping[str, str], *, python: str = sys.executable
+    ) -> None:
         self.name = " ".join(arguments)
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child
         self._process = subprocess.Popen(
-            [sys.executable, *arguments],
+            [python, *arguments],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr,
             text=True, cwd=ROOT, env={**os.environ, **environment},
         )  # fmt: skip

@@ -70,7 +70,7 @@ async def _with_market(orders: int, busy: Any, busy_port: int, port: int) -> lis
             await asyncio.to_thread(wait_until_ready, router, port)
             await market["okx"].connected()
             market["okx"].pause_market()
-            token = await asyncio.to_thread(_trader, port)
+            token = await asyncio.to_thread(trader, port)
             busy.tell("go")
             async with connect(f"ws://127.0.0.1:{port}/ws?token={token}", compression=None) as socket:
                 await _say(socket, action="subscribe", stream="best_touch", symbol=SYMBOL, exchange="okx", id="touch")
@@ -111,7 +111,7 @@ async def _say(socket: ClientConnection, **message: Any) -> Any:
     return answer
 
 
-def _trader(port: int) -> str:
+def trader(port: int) -> str:
     """Register, pay in, and return the access token."""
     tokens = _post(port, "/register", {"username": "trader", "password": "password123"})
     token = str(tokens["access_token"])

@@ -1,6 +1,6 @@
 """Channels as its tutorial shows it: a consumer a client in one group, the in-memory layer, daphne.
 
-`python -m bench.peers.naive_channels PORT EVENTS PER_SECOND`
+`python -m bench.peers.naive_channels PORT EVENTS PER_SECOND BURST`
 """
 
 import sys
@@ -41,11 +41,11 @@ async def deliver(number: int) -> None:
     await get_channel_layer().group_send(GROUP, {"type": "price", "frame": trade(number)})
 
 
-def main(port: int, events: int, per_second: float) -> None:
-    twisted_loop.create_task(play(deliver, events=events, per_second=per_second))
+def main(port: int, events: int, per_second: float, burst: int) -> None:
+    twisted_loop.create_task(play(deliver, events=events, per_second=per_second, burst=burst))
     application = ProtocolTypeRouter({"websocket": Prices.as_asgi()})
     Server(application, endpoints=[f"tcp:port={port}:interface=127.0.0.1"], signal_handlers=False).run()
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]))
+    main(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4]))

@@ -28,12 +28,13 @@ def trade(number: int) -> dict[str, Any]:
     }
 
 
-async def play(deliver: Deliver, *, events: int, per_second: float) -> None:
-    """Say that the server is up; on a line of stdin deliver the events, at a steady pace."""
+async def play(deliver: Deliver, *, events: int, per_second: float, burst: int = 1) -> None:
+    """Say that the server is up; on a line of stdin deliver the events, at a steady pace, `burst` at a time."""
     loop = asyncio.get_running_loop()
     print(json.dumps("up"), flush=True)
     await loop.run_in_executor(None, sys.stdin.readline)
     start_s = time.monotonic()
     for number in range(1, events + 1):
-        await asyncio.sleep(start_s + number / per_second - time.monotonic())
+        if (number - 1) % burst == 0:
+            await asyncio.sleep(start_s + number / per_second - time.monotonic())
         await deliver(number)
