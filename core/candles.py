@@ -5,7 +5,7 @@ from closed seconds, so that all intervals agree. Within a second trades count i
 they were received.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from decimal import Context, Decimal
 
 from msgspec import Struct
@@ -47,17 +47,70 @@ def trade_time_ns(*, venue_ns: int, received_ns: int) -> tuple[int, bool]:
     return received_ns, True
 
 
+class Second(Struct, frozen=True, array_like=True):
+    """What traded in one second; seconds of several venues can be merged into one over all of them."""
+
+    open_time: int
+    open: Decimal
+    high: Decimal
+    low: Decimal
+    close: Decimal
+    volume: Decimal
+    trades: int
+    first_ns: int  # when the trade that opened it was received
+    last_ns: int  # likewise the one that closed it
+
+
+def merged(seconds: Sequence[Second]) -> Second:
+    """Return what traded in the same second at several venues: their trades in the order they were received."""
+    first = min(seconds, key=lambda second: second.first_ns)
+    last = max(seconds, key=lambda second: second.last_ns)
+    volume = Decimal(0)
+    for second in seconds:
+        volume = _EXACT.add(volume, second.volume)
+    return Second(
+        first.open_time,
+        first.open,
+        max(second.high for second in seconds),
+        min(second.low for second in seconds),
+        last.close,
+        volume,
+        sum(second.trades for second in seconds),
+        first.first_ns,
+        last.last_ns,
+    )
+
+
+def first_open_second(now_ns: int) -> int:
+    """Return the first second that is not closed at `now_ns`."""
+    return (now_ns - GRACE_NS) // _NS
+
+
 class _Bar:
     """A candle in the making."""
 
-    __slots__ = ("close", "high", "low", "open", "open_time", "seen", "trades", "volume")
+    __slots__ = ("close", "first_ns", "high", "last_ns", "low", "open", "open_time", "seen", "trades", "volume")
 
-    def __init__(self, open_time: int, price: Decimal) -> None:
+    def __init__(self, open_time: int, price: Decimal, received_ns: int = 0) -> None:
         self.open_time = open_time
         self.open = self.high = self.low = self.close = price
         self.volume = Decimal(0)
         self.trades = 0
         self.seen = 0  # closed seconds in it that were observed from start to end
+        self.first_ns = self.last_ns = received_ns
+
+    @classmethod
+    def of(cls, second: Second) -> "_Bar":
+        bar = cls(second.open_time, second.open)
+        bar.high, bar.low, bar.close = second.high, second.low, second.close
+        bar.volume, bar.trades = second.volume, second.trades
+        return bar
+
+    def second(self) -> Second:
+        return Second(
+            self.open_time, self.open, self.high, self.low, self.close,
+            self.volume, self.trades, self.first_ns, self.last_ns,
+        )  # fmt: skip
 
     def trade(self, price: Decimal, size: Decimal) -> None:
         if price > self.high:
@@ -114,20 +167,32 @@ class CandleSeries:
         if not observing:
             self._unseen = True
 
-    def add(self, price: Decimal, size: Decimal, time_ns: int) -> bool:
+    def add(self, price: Decimal, size: Decimal, time_ns: int, received_ns: int = 0) -> bool:
         """Take one trade; False when its second is closed already."""
         second = time_ns // _NS
         if self._next is not None and second < self._next:
             return False
         bar = self._seconds.get(second)
         if bar is None:
-            bar = self._seconds[second] = _Bar(second, price)
+            bar = self._seconds[second] = _Bar(second, price, received_ns)
         bar.trade(price, size)
+        bar.last_ns = received_ns
         return True
+
+    def put(self, second: Second) -> bool:
+        """Take all trades of one second at once, in place of what is known of it; False when it is closed already."""
+        if self._next is not None and second.open_time < self._next:
+            return False
+        self._seconds[second.open_time] = _Bar.of(second)
+        return True
+
+    def open_seconds(self) -> list[Second]:
+        """Return the seconds with trades that are not closed."""
+        return [bar.second() for bar in self._seconds.values()]
 
     def advance(self, now_ns: int) -> list[Candle]:
         """Close every second whose grace is over; return the candles that ended, oldest first."""
-        due = (now_ns - GRACE_NS) // _NS
+        due = first_open_second(now_ns)
         closed: list[Candle] = []
         if self._next is None:
             self._next = min((*self._seconds, due))

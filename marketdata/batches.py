@@ -2,7 +2,8 @@
 
 One touch batch per flush goes to every web process and matcher; instrument batches (trades,
 candles, books) go only to processes that asked for the instrument. Both are numbered per
-publisher, so that a receiver sees a loss.
+publisher, so that a receiver sees a loss. Feeds of some venues only tell what those traded in each
+second, from which the consolidator makes the candles over all venues.
 """
 
 from decimal import Decimal
@@ -11,13 +12,14 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from core.candles import Candle
+from core.candles import Candle, Second
 from core.events import Level, Side
 
 ALL = "all"  # the venue filter that means every venue
 
 TOUCH_GROUP = "market.touch"
 REQUEST_GROUP = "market.requests"
+SECONDS_GROUP = "market.seconds"
 HEARTBEAT_S = 1.0
 HEARTBEAT_LOST_S = 3.0  # without a heartbeat for so long, all touches are stale
 INTEREST_S = 30.0  # an instrument is published for so long after it was last asked for
@@ -107,9 +109,27 @@ class InstrumentBatch(Struct, frozen=True, array_like=True):
     gaps: list[Gap]
 
 
+class VenueSeconds(Struct, frozen=True, array_like=True):
+    """What one venue traded in each of the seconds that a batch is about."""
+
+    venue: str
+    observed: bool  # trades could arrive all the time since the batch before
+    seconds: list[tuple[str, Second]]  # instrument, what traded; the newest word on each counts
+
+
+class SecondsBatch(Struct, frozen=True, array_like=True):
+    """Seconds `since` to `closed_before` are told completely, later ones as far as they have gone."""
+
+    publisher: str
+    since: int
+    closed_before: int
+    venues: list[VenueSeconds]
+
+
 _encoder = msgspec.msgpack.Encoder()
 _touch = msgspec.msgpack.Decoder(TouchBatch)
 _instrument = msgspec.msgpack.Decoder(InstrumentBatch)
+_seconds = msgspec.msgpack.Decoder(SecondsBatch)
 
 
 def touch_message(batch: TouchBatch) -> dict[str, Any]:
@@ -118,6 +138,14 @@ def touch_message(batch: TouchBatch) -> dict[str, Any]:
 
 def instrument_message(batch: InstrumentBatch) -> dict[str, Any]:
     return {"type": "market.instrument", "body": _encoder.encode(batch)}
+
+
+def seconds_message(batch: SecondsBatch) -> dict[str, Any]:
+    return {"type": "market.seconds", "body": _encoder.encode(batch)}
+
+
+def read_seconds(message: dict[str, Any]) -> SecondsBatch:
+    return _seconds.decode(message["body"])
 
 
 def interest_message(instrument: str) -> dict[str, Any]:

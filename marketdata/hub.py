@@ -118,6 +118,7 @@ class _Interest:
         self.asked_s = 0.0
         self.joined = False
         self.told = asyncio.Event()
+        self.heard: set[str] = set()  # publishers that told what they know
         self.candles: dict[tuple[str, int], Candle] = {}
         self.books: dict[str, BookUpdate] = {}
         self.trade_ids: dict[str, int] = {}
@@ -141,7 +142,8 @@ class Hub:
         self._by_instrument: dict[str, set[TopicKey]] = {name: set() for name in self.instruments}
         self._interests: dict[str, _Interest] = {}
         self._interest_changed = asyncio.Event()
-        self._heard_s: dict[str, float] = {}  # venue → when its feeds last beat
+        self._heard_s: dict[str, float] = {}  # venue, or "all" for the consolidator → when its feeds last beat
+        self._publishers: dict[str, str] = {}  # likewise → who they are
         self._sequences: dict[str, int] = {}
         self._trades_seen = 0
         self._batch_s = time.monotonic()  # when the last touches came
@@ -392,9 +394,11 @@ class Hub:
             self._ask_again()
         self._count_loss(self._sequences, batch.publisher, batch.sequence)
         changed: set[str] = set()
+        if batch.heartbeat:
+            for venue in [status.venue for status in batch.statuses] or [ALL]:
+                self._heard_s[venue] = self._batch_s
+                self._publishers[venue] = batch.publisher
         for status in batch.statuses:
-            if batch.heartbeat:
-                self._heard_s[status.venue] = time.monotonic()
             changed |= self._take_status(status)
         moved: set[tuple[str, str]] = set()
         if batch.heartbeat:
@@ -482,7 +486,15 @@ class Hub:
             interest.books[book.venue] = book
         if batch.books:
             self._tell_books(batch.instrument, interest, {book.venue for book in batch.books})
-        interest.told.set()
+        if not interest.told.is_set():
+            interest.heard.add(batch.publisher)
+            if interest.heard >= self._beating():
+                interest.told.set()
+
+    def _beating(self) -> set[str]:
+        """Return the publishers that live."""
+        since_s = time.monotonic() - HEARTBEAT_LOST_S
+        return {publisher for venue, publisher in self._publishers.items() if self._heard_s[venue] > since_s}
 
     def _take_trade(self, instrument: str, interest: _Interest, trade: TradePrint, told: set[tuple[str, int]]) -> None:
         """Take a trade; ids missing before it are a gap, unless the feeds told of it (venue and last id) already."""
@@ -567,8 +579,8 @@ class Hub:
 
     def _watch_heartbeats(self, now_s: float) -> None:
         for venue, heard_s in self._heard_s.items():
-            status = self.statuses[venue]
-            if now_s - heard_s > HEARTBEAT_LOST_S and status.state == LIVE:
+            status = self.statuses.get(venue)
+            if status is not None and status.state == LIVE and now_s - heard_s > HEARTBEAT_LOST_S:
                 self.counters["heartbeats_lost"] += 1
                 changed = self._take_status(_without_feeds(status))
                 self._tell_touches(changed, ())

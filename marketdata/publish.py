@@ -4,25 +4,29 @@
 newest per slot, books to ten a second; trades, gaps and closed candles are never. A book that
 came whole is decoded when it is sent, so only for instruments in demand. A flush goes out
 `FLUSH_S` after the first news (within one process `FLUSH_HERE_S`), a heartbeat with everything once a second.
+
+Feeds of all venues make the candles over all of them too. Feeds of some tell what those traded to the consolidator,
+which is a publisher without venues.
 """
 
 import asyncio
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import structlog
 from channels.layers import BaseChannelLayer
 from msgspec import Struct
 
-from core.candles import GRACE_NS, Candle, CandleSeries
+from core.candles import Candle, CandleSeries, first_open_second
 from core.events import BookImage, Quote, Trade
 from marketdata.batches import (
     ALL,
     HEARTBEAT_S,
     INTEREST_S,
     REQUEST_GROUP,
+    SECONDS_GROUP,
     TOUCH_GROUP,
     BookUpdate,
     CandleUpdate,
@@ -34,8 +38,11 @@ from marketdata.batches import (
     VenueStatus,
     instrument_group,
     instrument_message,
+    read_seconds,
+    seconds_message,
     touch_message,
 )
+from marketdata.consolidation import Consolidation, Seconds
 from marketdata.feed import NS, KeptImage
 from marketdata.layer import InProcessLayer
 from marketdata.market import State, VenueMarket
@@ -67,9 +74,10 @@ class _Book(Struct, frozen=True):
 class _Pending:
     """What one instrument has to say in the next flush."""
 
-    __slots__ = ("books", "books_sent_s", "candles", "gaps", "sequence", "trades", "wanted_until_s")
+    __slots__ = ("asked", "books", "books_sent_s", "candles", "gaps", "sequence", "trades", "wanted_until_s")
 
     def __init__(self) -> None:
+        self.asked = False  # somebody waits for an answer, even an empty one
         self.trades: deque[TradePrint] = deque(maxlen=TRADES_PENDING_MAX)
         self.candles: list[CandleUpdate] = []
         self.books: dict[str, _Book] = {}
@@ -80,7 +88,11 @@ class _Pending:
 
 
 class Publisher:
-    """Collects the news of this process's venues and sends it through the layer."""
+    """Collects the news of this process's venues and sends it through the layer.
+
+    `venues` are fed here, `consolidated` are those whose candles over all are made here: the same
+    ones, or none of them (feeds of some venues), or of venues fed elsewhere (the consolidator).
+    """
 
     def __init__(
         self,
@@ -89,13 +101,12 @@ class Publisher:
         source: str,
         instruments: Sequence[str],
         venues: Sequence[str],
+        consolidated: Sequence[str],
         closed: ClosedCandles,
     ) -> None:
         self.id = uuid.uuid4().hex[:12]
         self.markets: dict[str, VenueMarket] = {}
-        self.series: Mapping[tuple[str, str], CandleSeries] = {
-            (venue, instrument): CandleSeries() for instrument in instruments for venue in (*venues, ALL)
-        }
+        self.series = {(venue, instrument): CandleSeries() for instrument in instruments for venue in venues}
         self.late_trades = 0
         self.batches_sent = 0
         self._layer = layer
@@ -113,6 +124,15 @@ class Publisher:
         self._rates: dict[str, tuple[float, int, float]] = {}  # venue → when counted, frames then, frames/s
         for series in self.series.values():
             series.observe(False)
+        self._seconds = Seconds(self.id, venues, time.time_ns())
+        self._due: int | None = None  # the first second that is not closed
+        self._consolidation = Consolidation(instruments, consolidated) if consolidated else None
+        self._hears_seconds = bool(consolidated) and set(consolidated) != set(venues)
+
+    def all_series(self) -> dict[tuple[str, str], CandleSeries]:
+        """Return every series made here, by venue, or "all", and instrument."""
+        over_all = self._consolidation.series if self._consolidation is not None else {}
+        return self.series | {(ALL, instrument): series for instrument, series in over_all.items()}
 
     # -- the sink
 
@@ -136,9 +156,8 @@ class Publisher:
             self._news.set()
 
     def trade(self, venue: str, instrument: str, trade: Trade, time_ns: int) -> None:
-        if not self.series[venue, instrument].add(trade.price, trade.size, time_ns):
+        if not self.series[venue, instrument].add(trade.price, trade.size, time_ns, time.time_ns()):
             self.late_trades += 1
-        self.series[ALL, instrument].add(trade.price, trade.size, time_ns)
         pending = self._pending[instrument]
         if pending.wanted_until_s:
             pending.trades.append(
@@ -180,12 +199,10 @@ class Publisher:
 
     def _observe(self, venue: str, state: State) -> None:
         """Candles of a time in which trades could not arrive are partial, the venue's and those over all."""
-        all_live = all(market.state in (State.LIVE, State.DISABLED) for market in self.markets.values())
+        self._seconds.observe(venue, state in (State.LIVE, State.DISABLED))
         for (name, _), series in self.series.items():
             if name == venue:
                 series.observe(state is State.LIVE)
-            elif name == ALL:
-                series.observe(all_live)
 
     # -- the loops
 
@@ -237,8 +254,9 @@ class Publisher:
                 pending.books_sent_s = now_s
             else:
                 later.add(instrument)
-        if not (books or pending.trades or pending.candles or pending.gaps):
+        if not (books or pending.trades or pending.candles or pending.gaps or pending.asked):
             return
+        pending.asked = False
         pending.sequence += 1
         batch = InstrumentBatch(
             self.id, instrument, pending.sequence, list(pending.trades), pending.candles, books, pending.gaps
@@ -261,7 +279,7 @@ class Publisher:
             now = time.time()
             await asyncio.sleep((int(now * CANDLE_TICKS_PER_S) + 1) / CANDLE_TICKS_PER_S - now + 0.001)
             try:
-                self._tick_candles(time.time_ns())
+                await self._tick_candles(time.time_ns())
                 if time.monotonic() - beat_s >= HEARTBEAT_S - 0.1:
                     beat_s = time.monotonic()
                     await self._beat()
@@ -279,31 +297,50 @@ class Publisher:
                 pending.candles = []
         await self._send_touch(list(self._slots.values()), self._statuses(), heartbeat=True)
 
-    def _tick_candles(self, wall_ns: int) -> None:
+    async def _tick_candles(self, wall_ns: int) -> None:
         """Close what is due; when a second closed, tell the running candles of the instruments in demand too."""
-        second_closed = GRACE_NS <= wall_ns % NS < GRACE_NS + NS // CANDLE_TICKS_PER_S
+        seconds = self._seconds.batch(self.series, wall_ns)  # before what closes is forgotten
+        due = first_open_second(wall_ns)
+        second_closed, self._due = due != self._due, due
         for (venue, instrument), series in self.series.items():
             closed = series.advance(wall_ns)
-            if closed:
-                self._closed(venue, instrument, closed)
-            pending = self._pending[instrument]
-            if pending.wanted_until_s:
-                news = [*closed, *series.current(wall_ns)] if second_closed else closed
-                if news:
-                    pending.candles.extend(CandleUpdate(venue, candle) for candle in news)
-                    self._dirty.add(instrument)
-                    self._news.set()
+            self._tell_candles(venue, instrument, closed, series.current(wall_ns) if second_closed else [])
+        if self._consolidation is None:
+            await self._layer.group_send(SECONDS_GROUP, seconds_message(seconds))
+            return
+        if not self._hears_seconds:
+            self._consolidation.take(seconds)
+        self._consolidate(wall_ns)
+
+    def _consolidate(self, wall_ns: int) -> None:
+        assert self._consolidation is not None
+        for instrument, closed, running in self._consolidation.advance(wall_ns):
+            self._tell_candles(ALL, instrument, closed, running)
+
+    def _tell_candles(self, venue: str, instrument: str, closed: Sequence[Candle], running: Sequence[Candle]) -> None:
+        if closed:
+            self._closed(venue, instrument, closed)
+        pending = self._pending[instrument]
+        if pending.wanted_until_s and (closed or running):
+            pending.candles.extend(CandleUpdate(venue, candle) for candle in (*closed, *running))
+            self._dirty.add(instrument)
+            self._news.set()
 
     async def _request_loop(self) -> None:
         """Answer what web processes ask for with the present state, and keep publishing it for a while."""
         while True:
             try:
                 channel = await self._layer.new_channel()
-                await self._layer.group_add(REQUEST_GROUP, channel)
+                await self._join(channel)
                 await self._take_requests(channel)
             except Exception:
                 log.exception("listening for requests failed")
                 await asyncio.sleep(RETRY_S)
+
+    async def _join(self, channel: str) -> None:
+        await self._layer.group_add(REQUEST_GROUP, channel)
+        if self._hears_seconds:
+            await self._layer.group_add(SECONDS_GROUP, channel)
 
     async def _take_requests(self, channel: str) -> None:
         # A layer may delete a channel whose receive was cancelled, so that it goes on over the timeouts.
@@ -312,12 +349,15 @@ class Publisher:
             while True:
                 await asyncio.wait([receiving], timeout=REJOIN_S)
                 if not receiving.done():
-                    await self._layer.group_add(REQUEST_GROUP, channel)  # one that forgot us would not say so
+                    await self._join(channel)  # one that forgot us would not say so
                     continue
                 message = receiving.result()
                 receiving = asyncio.ensure_future(self._layer.receive(channel))
                 if message["type"] == "market.interest":
                     self._want(message["instrument"])
+                elif message["type"] == "market.seconds" and self._consolidation is not None:
+                    self._consolidation.take(read_seconds(message))
+                    self._consolidate(time.time_ns())
         finally:
             receiving.cancel()
             await asyncio.gather(receiving, return_exceptions=True)
@@ -327,8 +367,9 @@ class Publisher:
         if pending is None:
             return
         pending.wanted_until_s = time.monotonic() + INTEREST_S
+        pending.asked = True
         wall_ns = time.time_ns()
-        for (venue, name), series in self.series.items():
+        for (venue, name), series in self.all_series().items():
             if name == instrument:
                 pending.candles.extend(CandleUpdate(venue, candle) for candle in series.current(wall_ns))
         for (venue, name), book in self._books.items():

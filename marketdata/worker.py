@@ -46,7 +46,7 @@ class CandleStore:
     async def restore(self, publisher: Publisher) -> None:
         """Give every series what it needs to go on with the candles that were open before a restart."""
         now_s = time.time()
-        for (venue, instrument), series in publisher.series.items():
+        for (venue, instrument), series in publisher.all_series().items():
             seconds = await self._in_thread(history.recent_seconds, venue, instrument, now_s)
             self.closed(venue, instrument, series.restore(seconds, time.time_ns()))
 
@@ -85,34 +85,45 @@ class CandleStore:
         return await asyncio.get_running_loop().run_in_executor(self._executor, run)
 
 
-async def run_feeds(source: str) -> None:
-    """Keep the feeds of all configured venues until cancelled; for "simulated", of the built-in ones."""
+async def run_feeds(source: str, venues: Sequence[str]) -> None:
+    """Keep the feeds of these venues until cancelled; for "simulated", of the built-in ones."""
     instruments = [instrument.name for instrument in settings.CATALOGUE.instruments]
     if source == "simulated":
         simulated = SimulatedVenues(
             instruments, venues=settings.VENUES, seed=settings.SIMULATED_SEED, rate=settings.SIMULATED_RATE
         )
         async with simulated:
-            await feed_from(simulated.urls, source=source)
+            await _publish(source, simulated.urls, venues=venues, consolidated=venues)
     else:
-        await feed_from(settings.VENUE_URLS, source=source)
+        # Feeds of some venues leave the candles over all of them to the consolidator.
+        whole = set(venues) == set(settings.VENUES)
+        await _publish(source, settings.VENUE_URLS, venues=venues, consolidated=venues if whole else ())
 
 
-async def feed_from(urls: Mapping[str, str], *, source: str) -> None:
-    """Keep the feeds from these addresses (venue → WebSocket URL) until cancelled."""
+async def run_consolidator(source: str) -> None:
+    """Make the candles over all venues, whose feeds run in several processes, until cancelled."""
+    await _publish(source, {}, venues=(), consolidated=settings.VENUES)
+
+
+async def _publish(source: str, urls: Mapping[str, str], *, venues: Sequence[str], consolidated: Sequence[str]) -> None:
+    """Feed some venues from these addresses (venue → WebSocket URL), consolidate, publish and store."""
     instruments = [instrument.name for instrument in settings.CATALOGUE.instruments]
-    layer = get_channel_layer()
     store = CandleStore()
     publisher = Publisher(
-        layer, source=source, instruments=instruments, venues=tuple(settings.VENUES), closed=store.closed
+        get_channel_layer(),
+        source=source,
+        instruments=instruments,
+        venues=venues,
+        consolidated=consolidated,
+        closed=store.closed,
     )
     await store.restore(publisher)
     workers = []
-    for name in settings.VENUES:
+    for name in venues:
         market = VenueMarket(name, instruments, stale_after_s=settings.VENUE_STALE_AFTER_S, sink=publisher)
         publisher.markets[name] = market
         workers.append(VenueWorker(VENUES[name], urls[name], market))
-    log.info("feeds start", source=source, venues=list(settings.VENUES), instruments=len(instruments))
+    log.info("feeds start", source=source, venues=list(venues), consolidated=list(consolidated))
     async with asyncio.TaskGroup() as group:
         group.create_task(publisher.run())
         group.create_task(store.run())

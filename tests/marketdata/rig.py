@@ -90,7 +90,12 @@ async def rig(
     layer = InProcessLayer(capacity=10_000)
     async with SimulatedVenues(instruments, seed=7, rate=rate, missing=missing or {}) as market:
         publisher = Publisher(
-            layer, source="simulated", instruments=instruments, venues=tuple(VENUES), closed=lambda *closed: None
+            layer,
+            source="simulated",
+            instruments=instruments,
+            venues=tuple(VENUES),
+            consolidated=tuple(VENUES),
+            closed=lambda *closed: None,
         )
         hub = Hub(layer, [parse_instrument(name) for name in instruments], tuple(VENUES))
         await hub.start()

@@ -74,7 +74,12 @@ class Feed:
 async def running() -> AsyncIterator[Feed]:
     layer = InProcessLayer(capacity=10_000)
     publisher = Publisher(
-        layer, source="simulated", instruments=[BTC, ETH], venues=["binance"], closed=lambda *closed: None
+        layer,
+        source="simulated",
+        instruments=[BTC, ETH],
+        venues=["binance"],
+        consolidated=["binance"],
+        closed=lambda *closed: None,
     )
     channel = await layer.new_channel()
     await layer.group_add(instrument_group(BTC), channel)

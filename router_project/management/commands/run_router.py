@@ -25,7 +25,7 @@ from gateway.quotas import current_quotas
 from marketdata import history
 from marketdata.connection import reachable
 from marketdata.services import current_hub, status_parts, stop_hub
-from marketdata.worker import run_feeds
+from marketdata.worker import run_consolidator, run_feeds
 from router_project.http_protocol import RouterHttpProtocol
 from router_project.requests import watch_lag
 from router_project.state import Readiness, state_application
@@ -35,7 +35,8 @@ from trading.services import start_exchange, stop_exchange
 
 log = structlog.get_logger(__name__)
 
-ROLES = ("web", "feeds", "matcher")
+ROLES = ("web", "feeds", "matcher")  # those of a process that runs alone
+CONSOLIDATOR = "consolidator"
 PROBE_TIMEOUT_S = 10.0
 SETTLED_AFTER_S = 2.0  # by then everything is imported and connected
 SHUTDOWN_TIMEOUT_S = 5  # for what is still asked when a web process stops, beside DRAIN_S
@@ -60,11 +61,16 @@ SIMULATED_BANNER = """
 class Command(BaseCommand):
     help = (
         "Run the router. Roles: web (REST and WebSockets), feeds (the venues) and matcher (resting orders);"
-        " default all, in one process."
+        " default all, in one process. Where feeds are split by --venues, one consolidator makes the candles over all."
     )
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--roles", default=",".join(ROLES), help="which roles run in this process (default: all)")
+        parser.add_argument(
+            "--venues",
+            default=",".join(settings.VENUES),
+            help="which venues the feeds of this process keep (default: all; others need a process and Redis)",
+        )
         parser.add_argument("--host", default=settings.HOST)
         parser.add_argument("--port", type=int, default=settings.PORT)
         parser.add_argument(
@@ -80,7 +86,9 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        roles = _choices(options["roles"], ROLES, "role")
+        roles = _choices(options["roles"], (*ROLES, CONSOLIDATOR), "role")
+        venues = _choices(options["venues"], tuple(settings.VENUES), "venue")
+        _require_room_for_split(roles, venues)
         if settings.MARKET_SOURCE == "auto":
             restart_with_source(settings.VENUE_URLS)
         if not options["no_migrate"]:
@@ -95,13 +103,15 @@ class Command(BaseCommand):
         port = options["port"] if "web" in roles else options["state_port"]
         opened = partial(listen, host, port) if fd is None else partial(listen_on, fd)
         serves = "web" in roles or fd is not None or port != 0
-        _run(serve(roles, opened if serves else None, ready_fd=options["ready_fd"], patient=fd is not None))
+        ready_fd = options["ready_fd"]
+        _run(serve(roles, opened if serves else None, venues=venues, ready_fd=ready_fd, patient=fd is not None))
 
 
 async def serve(
     roles: tuple[str, ...],
     opened: Callable[[], socket.socket] | None,
     *,
+    venues: tuple[str, ...],
     ready_fd: int | None = None,
     patient: bool = False,
 ) -> None:
@@ -138,7 +148,9 @@ async def serve(
         telling = asyncio.create_task(_tell_ready(readiness, ready_fd))
         telling.add_done_callback(lambda task: task.cancelled() or task.result())
     if "feeds" in roles:
-        tasks.append(asyncio.create_task(run_feeds(settings.MARKET_SOURCE), name="feeds"))
+        tasks.append(asyncio.create_task(run_feeds(settings.MARKET_SOURCE, venues), name="feeds"))
+    if CONSOLIDATOR in roles:
+        tasks.append(asyncio.create_task(run_consolidator(settings.MARKET_SOURCE), name=CONSOLIDATOR))
     tasks.append(asyncio.create_task(watch_lag(), name="lag"))
     loop.call_later(SETTLED_AFTER_S, _spare_the_collector)
     stopping = asyncio.create_task(stop.wait())
@@ -296,6 +308,15 @@ def _choices(text: str, known: tuple[str, ...], what: str) -> tuple[str, ...]:
     if unknown or not chosen:
         raise CommandError(f"unknown {what} {', '.join(unknown) or text!r}; choose from {', '.join(known)}")
     return chosen
+
+
+def _require_room_for_split(roles: tuple[str, ...], venues: tuple[str, ...]) -> None:
+    """Refuse what would leave venues unheard, or make two markets of one."""
+    split = "feeds" in roles and set(venues) != set(settings.VENUES)
+    if (split or CONSOLIDATOR in roles) and not settings.REDIS_URLS:
+        raise CommandError("feeds in several processes, and their consolidator, need Redis: set REDIS_URL")
+    if split and settings.MARKET_SOURCE == "simulated":
+        raise CommandError("the simulated venues share one market and run in one process: leave --venues out")
 
 
 def restart_with_source(urls: dict[str, str]) -> None:
