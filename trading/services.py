@@ -6,9 +6,13 @@ Each function here waits for its commit. From an event loop, `await written(subm
 import asyncio
 import contextlib
 import threading
+import weakref
+from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import Future
+from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from django.conf import settings
 
@@ -78,7 +82,7 @@ async def written(future: "Future[Any]") -> Any:
     loop = asyncio.get_running_loop()
     waiter: asyncio.Future[None] = loop.create_future()
     # A third of what wrap_future, shield and timeout cost together: this is the hot path.
-    future.add_done_callback(lambda _: _wake(loop, waiter))
+    future.add_done_callback(partial(_waking(loop).wake, waiter))
     timer = loop.call_later(ANSWER_S, _end_wait, waiter)
     try:
         await waiter
@@ -89,9 +93,38 @@ async def written(future: "Future[Any]") -> Any:
     return future.result()
 
 
-def _wake(loop: asyncio.AbstractEventLoop, waiter: "asyncio.Future[None]") -> None:
-    with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits any more
-        loop.call_soon_threadsafe(_end_wait, waiter)
+class _Waking:
+    """Ends the waits in one event loop. A batch's commands are done together: one call from the thread wakes all."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        # Weak: it is kept for as long as its loop, in a table whose keys its loops are.
+        self._loop = weakref.ref(loop)
+        self._done: deque[asyncio.Future[None]] = deque()
+        self._called = False
+
+    def wake(self, waiter: "asyncio.Future[None]", _future: "Future[Any]") -> None:
+        """Callable from any thread."""
+        self._done.append(waiter)
+        loop = self._loop()
+        if not self._called and loop is not None:
+            self._called = True
+            with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits any more
+                loop.call_soon_threadsafe(self._end_waits)
+
+    def _end_waits(self) -> None:
+        self._called = False  # before it looks: who comes later calls again
+        while self._done:
+            _end_wait(self._done.popleft())
+
+
+_wakings: WeakKeyDictionary[asyncio.AbstractEventLoop, _Waking] = WeakKeyDictionary()
+
+
+def _waking(loop: asyncio.AbstractEventLoop) -> _Waking:
+    waking = _wakings.get(loop)
+    if waking is None:
+        waking = _wakings[loop] = _Waking(loop)
+    return waking
 
 
 def _end_wait(waiter: "asyncio.Future[None]") -> None:

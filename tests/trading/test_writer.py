@@ -58,3 +58,24 @@ def test_a_connection_lost_while_nothing_was_written_is_replaced_unnoticed(
     assert wait(statements.submit("SELECT 1"), ANSWER_S) == (1,)
     statements.stop()
     assert opened.count("lost") == 2
+
+
+def test_commands_in_company_wait_for_each_other_and_a_lone_one_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "GATHER_S", 0.3)
+    taken: list[list[str]] = []
+    go_on = threading.Event()
+
+    def keep(commands: Sequence[str]) -> tuple[list[Any], Callable[[], None]]:
+        taken.append(list(commands))
+        go_on.wait(ANSWER_S)
+        return list(commands), lambda: None
+
+    gathering: Writer[str] = Writer(keep, name="gathering")
+    first = [gathering.submit(name) for name in ("alone", "second", "third")]
+    go_on.set()
+    assert [wait(each, ANSWER_S) for each in first] == ["alone", "second", "third"]
+    later = [gathering.submit(name) for name in ("fourth", "fifth")]
+    assert [wait(each, ANSWER_S) for each in later] == ["fourth", "fifth"]
+    gathering.stop()
+    assert taken[-1] == ["fourth", "fifth"]
+    assert sum(map(len, taken)) == 5
