@@ -39,6 +39,11 @@ class Resting:
     def __iter__(self) -> Iterator[str]:
         return iter(self._orders)
 
+    def price_of(self, order_id: str) -> int | None:
+        """Return the price at which an order is indexed, if it is."""
+        order = self._orders.get(order_id)
+        return None if order is None else order.price
+
     def add(self, order: RestingOrder) -> bool:
         """Index an order, or index it anew at another price; return whether that changed anything."""
         before = self._orders.get(order.order_id)

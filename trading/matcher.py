@@ -332,6 +332,9 @@ class Matcher:
         news: set[str] = set()
         count = 0
         for _, order_id, account_id, instrument, side, price in rows:
+            resting = self._resting.get(instrument)
+            if resting is not None and resting.price_of(order_id) == price:
+                continue  # nearly all of them, and a busy second has thousands
             if self._rest(instrument, RestingOrder(order_id, account_id, Side(side), price)):
                 news.add(instrument)
                 count += 1

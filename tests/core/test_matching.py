@@ -61,6 +61,8 @@ class RestingAgainstAList(RuleBasedStateMachine):
         assert len(self.resting) == len(self.orders)
         assert sorted(self.resting) == sorted(one.order_id for one in self.orders)
         assert all(one.order_id in self.resting for one in self.orders)
+        assert all(self.resting.price_of(one.order_id) == one.price for one in self.orders)
+        assert self.resting.price_of("nobody's") is None
 
     @invariant()
     def a_touch_within_the_limits_crosses_nothing(self) -> None:
