@@ -1,7 +1,8 @@
 """Exact amounts: integer units of 10^-8 inside, decimals at the edges."""
 
 import re
-from decimal import ROUND_HALF_EVEN, Decimal
+from decimal import ROUND_HALF_EVEN, Context, Decimal, Inexact, InvalidOperation
+from functools import lru_cache
 
 from core.errors import Invalid
 
@@ -11,6 +12,7 @@ INPUT_LIMIT = Decimal(9 * 10**10)  # inputs lie below this
 
 _UNIT = Decimal(1).scaleb(-DECIMALS)
 _TEXT_LENGTH_MAX = 40
+_EXACT = Context(prec=100, traps=[Inexact, InvalidOperation])
 _PLAIN = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?", re.ASCII)
 
 
@@ -22,19 +24,17 @@ def to_units(value: Decimal) -> int:
     """
     if not value.is_finite() or abs(value) >= INPUT_LIMIT:
         raise ValueError(f"out of bounds: {value}")
-    sign, digits, exponent = value.as_tuple()
-    assert isinstance(exponent, int)
-    number = int("".join(map(str, digits)))
-    shift = exponent + DECIMALS
-    if shift >= 0:
-        units: int = number * 10**shift
-    else:
-        units, rest = divmod(number, 10**-shift)
-        if rest:
-            raise ValueError(f"finer than 10^-{DECIMALS}: {value}")
-    return -units if sign else units
+    try:
+        shifted = _EXACT.scaleb(value, DECIMALS)
+    except Inexact:  # it has digits far behind the eighth
+        shifted = None
+    units = 0 if shifted is None else int(shifted)
+    if units != shifted:
+        raise ValueError(f"finer than 10^-{DECIMALS}: {value}")
+    return units
 
 
+@lru_cache(maxsize=4_096)
 def from_units(units: int) -> Decimal:
     """Return integer units as an exact decimal without trailing zeros."""
     whole, rest = divmod(abs(units), UNITS)

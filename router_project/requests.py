@@ -52,6 +52,7 @@ class Requests:
 
     def __init__(self, app: App) -> None:
         self._app = app
+        self._writes_lines = settings.LOG_REQUESTS
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -89,7 +90,7 @@ class Requests:
             method = scope["method"] if scope["method"] in METHODS else "other"
             _answered(method, status).inc()
             _seconds(method).observe(took_s)
-            if settings.LOG_REQUESTS and (status >= 400 or not scope["path"].startswith(FREE)):
+            if self._writes_lines and (status >= 400 or not scope["path"].startswith(FREE)):
                 log.info(_line("request", scope, told) | {"status": status, "seconds": round(took_s, 6)})
 
     async def _socket(
@@ -122,7 +123,7 @@ class Requests:
             if opened:
                 SOCKETS.dec()
                 SOCKETS_ENDED.labels(code).inc()
-            if settings.LOG_REQUESTS:
+            if self._writes_lines:
                 took_s = time.perf_counter() - began_s
                 log.info(_line("socket", scope, told) | {"opened": opened, "code": code, "seconds": round(took_s, 3)})
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 
 from core.account import Balance
@@ -19,7 +20,12 @@ _NOTHING = Decimal(0)
 
 def time(moment: datetime | None) -> str | None:
     """Write a moment as 2026-01-02T03:04:05.678901Z."""
-    return None if moment is None else moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return None if moment is None else _instant(moment)
+
+
+@lru_cache(maxsize=64)  # what is written together shares a moment
+def _instant(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def units(value: int | None) -> Decimal | None:

@@ -28,6 +28,14 @@ def test_units_become_decimals_and_come_back(amount: int) -> None:
     assert "." not in text or not text.endswith("0")
 
 
+@pytest.mark.parametrize("zeros", [0, 3, 400])
+def test_digits_behind_the_eighth_decimal_must_be_zeros_however_many_there_are(zeros: int) -> None:
+    assert to_units(Decimal(f"-1.00000001{'0' * zeros}")) == -UNITS - 1
+    for finer in (f"1.00000000{'0' * zeros}1", f"0.00000001{'0' * zeros}1"):
+        with pytest.raises(ValueError, match="finer"):
+            to_units(Decimal(finer))
+
+
 @given(units, st.sampled_from(("plain", "number", "exponent", "zeros")))
 def test_an_amount_is_read_as_it_is_written(amount: int, form: str) -> None:
     number = from_units(amount)
