@@ -394,10 +394,10 @@ class Hub:
             self._ask_again()
         self._count_loss(self._sequences, batch.publisher, batch.sequence)
         changed: set[str] = set()
-        if batch.heartbeat:
-            for venue in [status.venue for status in batch.statuses] or [ALL]:
-                self._heard_s[venue] = self._batch_s
-                self._publishers[venue] = batch.publisher
+        told = [status.venue for status in batch.statuses]
+        for venue in told or ([ALL] if batch.heartbeat else []):
+            self._heard_s[venue] = self._batch_s
+            self._publishers[venue] = batch.publisher
         for status in batch.statuses:
             changed |= self._take_status(status)
         moved: set[tuple[str, str]] = set()

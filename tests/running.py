@@ -22,20 +22,24 @@ STOP_S = 15.0
 ANSWER_S = 10.0
 LOG_LINES_KEPT = 2_000
 REQUESTS = ("request", "proxied")  # a line for each of them: a log of their own
-STARTED = {"feeds": "feeds start", "matcher": "the matcher knows the open orders"}  # what a role without a port logs
+STARTED = {  # what a role without a port logs
+    "feeds": "feeds start",
+    "consolidator": "feeds start",
+    "matcher": "the matcher knows the open orders",
+}
 
 Message = dict[str, Any]
 
 
 class Process:
-    """One `manage.py run_router`, or another command, its log read as it is written."""
+    """One `manage.py run_router`, or another command, its log read as it is written; options may follow the roles."""
 
     def __init__(
         self, roles: str, environment: Mapping[str, str], *arguments: str, command: str = "run_router"
     ) -> None:
-        self.roles = roles
+        self.roles, *options = roles.split()
         self.log: deque[str] = deque(maxlen=LOG_LINES_KEPT)
-        self._command = (command, "--roles", roles) if command == "run_router" else (command,)
+        self._command = (command, "--roles", self.roles, *options) if command == "run_router" else (command,)
         self.events: deque[Message] = deque(maxlen=LOG_LINES_KEPT)  # of lines that are objects
         self._environment = {**os.environ, **environment, "LOG_FORMAT": "json", "PYTHONUNBUFFERED": "1"}
         self._arguments = arguments
@@ -151,6 +155,11 @@ class Router:
             process.send_signal(signal.SIGKILL)
         await asyncio.gather(*(process.ended() for process in self.processes))
         self.processes = []
+
+    async def kill_one(self, number: int) -> None:
+        """Kill one process and wait for its end."""
+        self.processes[number].send_signal(signal.SIGKILL)
+        await self.processes[number].ended()
 
     async def register(self, username: str = "alice") -> str:
         """Make the user, or log in, and return the access token."""

@@ -51,7 +51,7 @@ class Profile(Router):
         news = [event for event in self.supervisor.events if event.get("place") == place and "old" in event]
         return int((news[-1] if news else self.places[place])["pid"])
 
-    def kill_one(self, place: str) -> int:
+    def kill_place(self, place: str) -> int:
         """Kill the process that holds a place; return its id."""
         pid = self.pid(place)
         os.kill(pid, signal.SIGKILL)

@@ -98,7 +98,7 @@ async def test_a_later_releases_column_harms_nothing_that_runs(router: Profile, 
 async def test_a_killed_web_process_costs_at_most_what_it_was_asked_just_then(router: Profile, trader: Trader) -> None:
     load = Load(trader)
     async with load.running():
-        await router.started_again("web 1", router.kill_one("web 1"))
+        await router.started_again("web 1", router.kill_place("web 1"))
     assert not [failure for failure in load.failures if failure.startswith("GET")], "a GET may always be repeated"
     assert set(load.statuses) <= {200, 201, 503}, load.failures
     for order in load.doubtful:  # written or not: asking again tells, and never makes a second one
@@ -118,7 +118,7 @@ async def test_the_standby_takes_over_when_the_leading_matcher_is_killed(
         after = await place(trader, "49800")
         show(market, "okx", 49_900)
         await update(client, before["token_id"])
-        killed = router.kill_one(leader)
+        killed = router.kill_place(leader)
         killed_s = time.monotonic()
         show(market, "okx", 49_800)
         data = await update(client, after["token_id"], TAKE_OVER_S)
@@ -138,7 +138,7 @@ async def test_a_process_that_cannot_be_replaced_stays(router: Profile, trader: 
     await router.supervisor.logged("what runs stays: its replacement is not ready", STARTED_S)
     assert router.pid("web 1") == old
     assert (await trader.rest("GET", "/balance")).status_code == 200
-    await router.started_again("web 1", router.kill_one("web 1"))
+    await router.started_again("web 1", router.kill_place("web 1"))
     assert (await trader.rest("GET", "/balance")).status_code == 200
 
 

@@ -1,7 +1,6 @@
 """TWAP orders of a running router, on both profiles: what they fill at, and what a kill does to them."""
 
 import asyncio
-import signal
 import uuid
 from collections import defaultdict
 from collections.abc import AsyncIterator
@@ -210,8 +209,7 @@ async def kill_and_start(router: Router) -> None:
         await router.start()
         return
     number = router.roles.index("matcher")
-    router.processes[number].send_signal(signal.SIGKILL)
-    await router.processes[number].ended()
+    await router.kill_one(number)
     await asyncio.sleep(DOWN_S)
     router.processes[number] = Process("matcher", {**router.environment, "PORT": "0"})
     await router.processes[number].start()

@@ -121,6 +121,37 @@ async def test_without_a_heartbeat_every_venue_is_stale_and_its_subscribers_know
     )
 
 
+async def test_feeds_that_come_back_are_live_from_their_first_word_on(
+    running: Hub, feeds: Feeds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "HEARTBEAT_LOST_S", 0.2)
+    told = await subscribe(running, feeds, "best_touch", BTC, "all")
+    await feeds.touch(slot("okx", 100, 101), states={"okx": "live"}, heartbeat=True)
+    await told.until(lambda message: message["type"] == "venue" and message["state"] == "stale")
+
+    again = Feeds(feeds.layer, "feeds-2")
+    await again.touch(slot("okx", 90, 91), states={"okx": "live"})  # before they beat
+    await told.until(lambda message: message["type"] == "best_touch" and message["data"]["best_bid"] == 90)
+    running._watch_heartbeats(time.monotonic())
+
+    assert running.is_live("okx")
+
+
+async def test_who_wants_an_instrument_waits_for_the_feeds_of_every_venue(running: Hub, feeds: Feeds) -> None:
+    others = Feeds(feeds.layer, "feeds-2")
+    told = await subscribe(running, feeds, "best_touch", BTC, "binance")
+    await feeds.touch(states={"okx": "live"}, heartbeat=True)
+    await others.touch(slot("binance", 99, 102), states={"binance": "live"}, heartbeat=True)
+    await told.until(lambda message: message["type"] == "best_touch" and message["data"]["best_bid"] == 99)
+    reading = asyncio.create_task(running.books(BTC))
+    assert (await feeds.layer.receive(feeds.requests))["instrument"] == BTC
+
+    await feeds.instrument(books=[BookUpdate("okx", ((ONE, ONE),), ((ONE + 1, ONE),), NS)])
+    await others.instrument(books=[BookUpdate("binance", ((ONE, ONE),), ((ONE + 1, ONE),), NS)])
+
+    assert set(await reading) == {"okx", "binance"}
+
+
 async def test_trades_that_the_layer_lost_are_told_as_a_gap_and_counted(running: Hub, feeds: Feeds) -> None:
     told = await subscribe(running, feeds, "trades", BTC, "all")
     await feeds.instrument(trades=[trade(1), trade(2)])

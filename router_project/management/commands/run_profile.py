@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 import tempfile
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from core.errors import DomainError
 from marketdata import history
-from router_project.management.commands.run_router import restart_with_source
+from router_project.management.commands.run_router import CONSOLIDATOR, restart_with_source
 from router_project.supervisor import Address, NotReady, Place, Proxy
 
 log = structlog.get_logger(__name__)
@@ -45,6 +46,9 @@ class Command(BaseCommand):
         )
         parser.add_argument("--webs", type=int, default=2, help="web processes (default 2)")
         parser.add_argument("--matchers", type=int, default=2, help="matchers: one leads, others stand by (default 2)")
+        parser.add_argument(
+            "--split-feeds", action="store_true", help="one feeds process a venue, and their consolidator"
+        )
         parser.add_argument("--nginx", default="nginx", help="the program")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -52,6 +56,8 @@ class Command(BaseCommand):
             raise CommandError("the production profile needs PostgreSQL and Redis: set DATABASE_URL and REDIS_URL")
         if min(options["webs"], options["matchers"]) < 1:
             raise CommandError("at least one web process and one matcher are needed")
+        if options["split_feeds"] and settings.MARKET_SOURCE == "simulated":
+            raise CommandError("the simulated venues share one market and run in one process: no --split-feeds")
         nginx = shutil.which(options["nginx"], path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
         if nginx is None:
             raise CommandError(
@@ -86,13 +92,16 @@ class Profile:
             "HOST": options["host"],  # one of the names that clients may use
         }
 
-        def place(name: str, role: str) -> Place:
-            command = partial(_run_router, role)
+        def place(name: str, role: str, *arguments: str) -> Place:
+            command = partial(_run_router, role, arguments)
             return Place(name, command, (INSIDE, next(ports)), environment=environment, folder=settings.BASE_DIR)
 
         self.webs = [place(f"web {number}", "web") for number in range(1, options["webs"] + 1)]
         self.matchers = [place(f"matcher {number}", "matcher") for number in range(1, options["matchers"] + 1)]
-        self.feeds = place("feeds", "feeds")
+        self.feeds = [place("feeds", "feeds")]
+        if options["split_feeds"]:
+            self.feeds = [place(f"feeds {venue}", "feeds", "--venues", venue) for venue in settings.VENUES]
+            self.feeds.append(place(CONSOLIDATOR, CONSOLIDATOR))
         conf = folder / "nginx.conf"
         self.proxy = Proxy(
             "proxy",
@@ -105,7 +114,7 @@ class Profile:
 
     @property
     def places(self) -> list[Place]:
-        return [self.feeds, *self.matchers, *self.webs, self.proxy]
+        return [*self.feeds, *self.matchers, *self.webs, self.proxy]
 
     async def run(self) -> None:
         """Run until a signal."""
@@ -116,7 +125,7 @@ class Profile:
         loop.add_signal_handler(signal.SIGHUP, renew.set)
         async with AsyncExitStack() as stack:
             # What is left last stops last: orders under way still find a matcher, a market and their way back.
-            for place in (self.feeds, *self.matchers, self.proxy, *self.webs):
+            for place in (*self.feeds, *self.matchers, self.proxy, *self.webs):
                 stack.push_async_callback(place.stop)
             starting = asyncio.create_task(self._start())
             await _first(starting, stop)
@@ -132,7 +141,7 @@ class Profile:
             log.info("the profile stops")
 
     async def _start(self) -> None:
-        behind = (self.feeds, *self.matchers, *self.webs)
+        behind = (*self.feeds, *self.matchers, *self.webs)
         results = await asyncio.gather(*(place.start() for place in behind), return_exceptions=True)
         try:
             for result in results:
@@ -172,10 +181,10 @@ def proxy_conf(listen: Address, webs: list[Address], folder: Path) -> str:
     )
 
 
-def _run_router(role: str, sock: int, ready: int) -> list[str]:
+def _run_router(role: str, arguments: Sequence[str], sock: int, ready: int) -> list[str]:
     manage = str(settings.BASE_DIR / "manage.py")
-    arguments = ["--roles", role, "--no-migrate", "--fd", str(sock), "--ready-fd", str(ready)]
-    return [sys.executable, manage, "run_router", *arguments]
+    files = ["--fd", str(sock), "--ready-fd", str(ready)]
+    return [sys.executable, manage, "run_router", "--roles", role, *arguments, "--no-migrate", *files]
 
 
 async def _first(task: "asyncio.Task[None]", event: asyncio.Event) -> None:
