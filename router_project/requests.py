@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import logging
 import re
-import secrets
 import time
 from collections.abc import Mapping
 from functools import cache
@@ -19,6 +18,7 @@ import structlog
 from django.conf import settings
 from prometheus_client import Counter, Gauge, Histogram
 
+from core.ids import new_word
 from router_project.guard import App, Receive, Scope, Send
 from router_project.throttle import FREE, address_of
 
@@ -59,7 +59,7 @@ class Requests:
             await self._app(scope, receive, send)
             return
         asked = next((value for name, value in scope["headers"] if name == HEADER), b"")
-        request_id = asked if ID.fullmatch(asked) else secrets.token_hex(16).encode()
+        request_id = asked if ID.fullmatch(asked) else new_word().encode()
         told: dict[str, Any] = {"request_id": request_id.decode()}
         scope = {**scope, "log": told}
         if scope["type"] == "http":

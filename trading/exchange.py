@@ -5,7 +5,6 @@ commands need, let the core decide, write what changed, and tell once it is comm
 """
 
 import time
-import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
@@ -20,6 +19,7 @@ from msgspec import Struct
 from core.account import Account, Balance, Fees, Market, NoMarket, Offer, check_balance
 from core.errors import DomainError, NotFound, Refused
 from core.events import Side
+from core.ids import new_uuid
 from core.orders import Fill, Order, OrderType, Terms
 from core.twap import Twap, collar
 from trading import metrics, wire
@@ -85,7 +85,7 @@ class Exchange:
         told: Callable[[Outcome], None] = lambda outcome: None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         clock_ns: Callable[[], int] = time.monotonic_ns,
-        new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
+        new_id: Callable[[], str] = new_uuid,
     ) -> None:
         self.told = told
         self._is_live = is_live
