@@ -24,9 +24,10 @@ SBIN = "/usr/sbin:/usr/local/sbin"
 class Profile(Router):
     """The profile as its clients see it: one address, the proxy's."""
 
-    def __init__(self, environment: Mapping[str, str], *, webs: int = WEBS) -> None:
+    def __init__(self, environment: Mapping[str, str], *options: str, webs: int = WEBS) -> None:
         super().__init__(environment, roles=("profile",))
         self.webs = webs
+        self.options = options
         self.places: dict[str, Message] = {}  # name → url and pid, as they were at the start
 
     @property
@@ -34,7 +35,7 @@ class Profile(Router):
         return self.processes[0]
 
     async def start(self) -> None:
-        arguments = ("--webs", str(self.webs), "--port", "0")
+        arguments = ("--webs", str(self.webs), "--port", "0", *self.options)
         self.processes = [Process("profile", self.environment, *arguments, command="run_profile")]
         await self.supervisor.start()
         told = await self.supervisor.logged("the profile runs", PROFILE_START_S)

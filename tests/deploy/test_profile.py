@@ -19,6 +19,7 @@ import pytest
 import pytest_asyncio
 
 from marketdata.simulated import SimulatedVenues
+from tests import services
 from tests.deploy.conftest import Profile, require_nginx
 from tests.deploy.load import Load
 from tests.end_to_end.conftest import environment_of
@@ -219,6 +220,48 @@ async def test_a_profile_that_cannot_start_says_why_and_leaves_nothing(tmp_path:
         assert await process.ended(STARTED_S) == 1
         assert any("CommandError: proxy does not listen on" in line for line in process.log), process.tail()
         assert _of_database(environment["DATABASE_URL"]) == []
+
+
+async def test_feeds_split_by_venue_are_places_of_their_own(market: SimulatedVenues, tmp_path: Path) -> None:
+    require_nginx()
+    with environment_of("production", tmp_path) as environment:
+        urls = {f"{venue.upper()}_WS_URL": url for venue, url in market.urls.items()}
+        profile = Profile({**environment, **urls}, "--split-feeds", webs=1)
+        await profile.start()
+        try:
+            assert {"feeds binance", "feeds okx", "feeds kraken", "consolidator"} <= profile.places.keys()
+            assert "feeds" not in profile.places
+            async with profile.client(await profile.register()) as client:
+                await client.ask(action="subscribe", stream="klines", symbol="BTCUSDT", interval="1s")
+                candle = await client.until(lambda message: message["type"] == "klines")
+                assert candle["data"]["exchange"] == "all"
+                await profile.started_again("consolidator", profile.kill_place("consolidator"))
+                await client.until(lambda message: message["type"] == "klines" and message["data"]["is_closed"])
+        finally:
+            await profile.stop()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "words"),
+    [
+        (("run_router", "--roles", "feeds", "--venues", "okx"), {"REDIS_URL": ""}, "need Redis: set REDIS_URL"),
+        (("run_router", "--roles", "consolidator"), {"REDIS_URL": ""}, "need Redis: set REDIS_URL"),
+        (("run_router", "--roles", "feeds", "--venues", "okx"), {"MARKET_SOURCE": "simulated"}, "leave --venues out"),
+        (("run_router", "--roles", "feeds", "--venues", "nasdaq"), {}, "choose from binance, okx, kraken"),
+        (("run_profile", "--split-feeds"), {"MARKET_SOURCE": "simulated"}, "no --split-feeds"),
+    ],
+)
+async def test_a_split_that_would_lose_venues_is_refused(
+    arguments: tuple[str, ...], environment: dict[str, str], words: str
+) -> None:
+    needed = {"DATABASE_URL": services.POSTGRES_URL, "REDIS_URL": services.REDIS_URL, "MARKET_SOURCE": "live"}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "manage.py", *arguments, env={**os.environ, **needed, **environment},
+        stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    _, said = await process.communicate()
+    assert process.returncode == 1
+    assert words in said.decode()
 
 
 async def test_the_profile_says_what_it_needs() -> None:
