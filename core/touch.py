@@ -50,11 +50,12 @@ class TouchBoard:
     configured order.
     """
 
-    __slots__ = ("_live", "_slots", "_venues", "touch")
+    __slots__ = ("_live", "_rivals", "_slots", "_venues", "touch")
 
     def __init__(self, venues: Sequence[str]) -> None:
         self.touch = EMPTY
         self._venues = tuple(venues)
+        self._rivals = {venue: tuple(other for other in self._venues if other != venue) for venue in self._venues}
         self._slots: dict[str, Touch] = dict.fromkeys(self._venues, EMPTY)
         self._live: set[str] = set()
 
@@ -65,13 +66,27 @@ class TouchBoard:
         """
         if venue not in self._live:
             return False
-        before = self._slots[venue]
-        bid = _side(before.bid, quote.bid, quote.bid_size, venue, received_ns)
-        ask = _side(before.ask, quote.ask, quote.ask_size, venue, received_ns)
+        slots = self._slots
+        before = slots[venue]
+        bid, ask = before.bid, before.ask
+        # Numbers that are the same objects need no comparing: nearly every quote repeats both prices and one size.
+        rivals, touch = self._rivals[venue], self.touch
+        best_bid, best_ask = touch.bid, touch.ask
+        if bid is None or bid.size is not quote.bid_size or bid.price is not quote.bid:
+            bid = _side(bid, quote.bid, quote.bid_size, venue, received_ns)
+            if bid is not before.bid:
+                best_bid = self._best_bid(bid, rivals) if rivals else bid
+        if ask is None or ask.size is not quote.ask_size or ask.price is not quote.ask:
+            ask = _side(ask, quote.ask, quote.ask_size, venue, received_ns)
+            if ask is not before.ask:
+                best_ask = self._best_ask(ask, rivals) if rivals else ask
         if bid is before.bid and ask is before.ask:
             return False
-        self._slots[venue] = Touch(bid, ask)
-        return self._refresh()
+        slots[venue] = slot = Touch(bid, ask)
+        if best_bid is touch.bid and best_ask is touch.ask:
+            return False
+        self.touch = slot if best_bid is bid and best_ask is ask else Touch(best_bid, best_ask)
+        return True
 
     def set_live(self, venue: str, live: bool) -> bool:
         """Let a venue in, empty until its next quote, or take it out; return whether the touch changed."""
@@ -82,7 +97,11 @@ class TouchBoard:
         if self._slots[venue] is EMPTY:
             return False
         self._slots[venue] = EMPTY
-        return self._refresh()
+        bid, ask = self._best_bid(None, self._venues), self._best_ask(None, self._venues)
+        if bid is self.touch.bid and ask is self.touch.ask:
+            return False
+        self.touch = Touch(bid, ask)
+        return True
 
     def venue_touch(self, venue: str) -> Touch:
         """Return the venue's own best bid and ask; the same object while they do not change."""
@@ -97,18 +116,19 @@ class TouchBoard:
         others = [other for other in bests if other is not None and other is not best and other.price == best.price]
         return [best, *sorted(others, key=self._rank)]
 
-    def _refresh(self) -> bool:
-        bid: Best | None = None
-        ask: Best | None = None
-        for slot in self._slots.values():
-            if slot.bid is not None and (bid is None or slot.bid.price > bid.price or self._ties(slot.bid, bid)):
-                bid = slot.bid
-            if slot.ask is not None and (ask is None or slot.ask.price < ask.price or self._ties(slot.ask, ask)):
-                ask = slot.ask
-        if bid is self.touch.bid and ask is self.touch.ask:
-            return False
-        self.touch = Touch(bid, ask)
-        return True
+    def _best_bid(self, best: Best | None, rivals: Sequence[str]) -> Best | None:
+        for venue in rivals:
+            bid = self._slots[venue].bid
+            if bid is not None and (best is None or bid.price > best.price or self._ties(bid, best)):
+                best = bid
+        return best
+
+    def _best_ask(self, best: Best | None, rivals: Sequence[str]) -> Best | None:
+        for venue in rivals:
+            ask = self._slots[venue].ask
+            if ask is not None and (best is None or ask.price < best.price or self._ties(ask, best)):
+                best = ask
+        return best
 
     def _ties(self, one: Best, other: Best) -> bool:
         """True when, at the same price, `one` is to be shown rather than `other`."""
@@ -123,6 +143,6 @@ def _side(
 ) -> Best | None:
     if price is None or size is None:
         return None
-    if before is not None and before.price == price and before.size == size:
+    if before is not None and (price is before.price or price == before.price) and size == before.size:
         return before
     return Best(price, size, venue, received_ns)
