@@ -51,24 +51,29 @@ class _Board:
 
     def __init__(self, instruments: Sequence[str], venue: str, *, read_books: bool) -> None:
         self._read_books = read_books
-        self.counts: Counter[str] = Counter()
+        self.quotes = self.books = self.levels = self.trades = self.gaps = 0
         self._boards = {instrument: TouchBoard((venue,)) for instrument in instruments}
 
+    @property
+    def counts(self) -> Counter[str]:
+        kinds = ("quotes", "books", "levels", "trades", "gaps")
+        return Counter({kind: count for kind in kinds if (count := getattr(self, kind))})
+
     def quote(self, venue: str, instrument: str, quote: Quote | None, wall_ns: int) -> None:
-        self.counts["quotes"] += 1
+        self.quotes += 1
         if quote is not None:
             self._boards[instrument].quote(venue, quote, wall_ns)
 
     def book(self, venue: str, instrument: str, image: BookImage | KeptImage, wall_ns: int) -> None:
-        self.counts["books"] += 1
+        self.books += 1
         if self._read_books and isinstance(image, KeptImage):
-            self.counts["levels"] += len(image.read().bids) + len(image.read().asks)
+            self.levels += len(image.read().bids) + len(image.read().asks)
 
     def trade(self, venue: str, instrument: str, trade: Trade, time_ns: int) -> None:
-        self.counts["trades"] += 1
+        self.trades += 1
 
     def gap(self, venue: str, instrument: str, from_id: int, to_id: int) -> None:
-        self.counts["gaps"] += 1
+        self.gaps += 1
 
     def state(self, venue: str, state: State, reason: str) -> None:
         for board in self._boards.values():
@@ -174,14 +179,11 @@ def normalise(recording: Recording, frames: Sequence[Frame], *, read_books: bool
     market.connected(1)
     session.opened(1)
     for frame in recording.before:
-        for event in session.receive(frame, 1):
-            market.take(event, now_ns=1, wall_ns=WALL_NS)
+        market.take(session.receive(frame, 1), now_ns=1, wall_ns=WALL_NS)
     for number, (frame, wall_ns) in enumerate(frames):
         now_ns = 1 + number * 1000
-        market.frame(now_ns)
-        for event in session.receive(frame, now_ns):
-            market.take(event, now_ns=now_ns, wall_ns=wall_ns)
-    return sink.counts + session.counters
+        market.take(session.receive(frame, now_ns), now_ns=now_ns, wall_ns=wall_ns)
+    return sink.counts + Counter(session.counters)
 
 
 def _loads(frames: Sequence[Frame]) -> None:

@@ -193,10 +193,10 @@ class _Connection:
         """From here this connection's news counts; what it said so far is told now, in order."""
         held, self._held = self._held or deque(), None
         for event, now_ns, wall_ns in held:
-            self._market.take(event, now_ns=now_ns, wall_ns=wall_ns)
+            self._market.take((event,), now_ns=now_ns, wall_ns=wall_ns, frame=False)
 
     def advance(self, now_ns: int) -> None:
-        self._tell(self.session.advance(now_ns), now_ns)
+        self._market.take(self.session.advance(now_ns), now_ns=now_ns, wall_ns=time.time_ns(), frame=False)
 
     def probe(self) -> None:
         """Ask for a sign of life, unless it was asked a moment ago."""
@@ -240,8 +240,9 @@ class _Connection:
                     if self._market.was_suspended(now_ns):
                         self.end_reason = "this process was suspended: what arrives may be old"
                         return
-                    self._market.frame(now_ns)
-                self._tell(self.session.receive(frame, now_ns), now_ns, wall_ns)
+                    self._market.take(self.session.receive(frame, now_ns), now_ns=now_ns, wall_ns=wall_ns)
+                else:
+                    self._held.extend((event, now_ns, wall_ns) for event in self.session.receive(frame, now_ns))
                 if self._outgoing:
                     self._has_outgoing.set()
                 burst += 1
@@ -253,16 +254,6 @@ class _Connection:
         except Exception as error:
             log.exception("reading a venue's frame failed", venue=self._market.venue)
             self.end_reason = _describe(error)
-
-    def _tell(self, events: Sequence[FeedEvent], now_ns: int, wall_ns: int | None = None) -> None:
-        if not events:
-            return
-        wall = time.time_ns() if wall_ns is None else wall_ns
-        if self._held is not None:
-            self._held.extend((event, now_ns, wall) for event in events)
-            return
-        for event in events:
-            self._market.take(event, now_ns=now_ns, wall_ns=wall)
 
     async def _send(self) -> None:
         with contextlib.suppress(ConnectionClosed):

@@ -6,13 +6,13 @@ connection (liveness, duplicates, gaps) is in `market.py`. Touches and trades ar
 a book that the venue sends whole is kept as it came and read only if somebody wants it.
 """
 
-from collections import Counter, deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
 
 from msgspec import Struct, structs
 
 from core.book import Book, BookError
-from core.events import Body, BookDelta, BookImage, Channel, Quote, Trade
+from core.events import BookDelta, BookImage, Channel, Quote, Trade
 from marketdata.venue import (
     Accepted,
     Alive,
@@ -23,6 +23,7 @@ from marketdata.venue import (
     Listing,
     Message,
     PlannedClose,
+    Reader,
     Rejected,
     Request,
     Topic,
@@ -55,7 +56,7 @@ class _Route(Struct, frozen=True):
 
     topic: Topic
     instrument: str
-    parse: Callable[[str | bytes], Iterable[Body]]
+    parse: Reader
     kept: bool  # each message is a whole book, which the next one replaces
 
 
@@ -106,15 +107,18 @@ FeedEvent = MarketEvent | QuoteLost | Disabled | PlannedClose | EngineStatus
 class FeedSession:
     """Frames in, events out; `outgoing` is what to send, in order, at the venue's pace."""
 
-    def __init__(self, venue: Venue, instruments: Sequence[str], *, counters: Counter[str] | None = None) -> None:
+    def __init__(
+        self, venue: Venue, instruments: Sequence[str], *, counters: defaultdict[str, int] | None = None
+    ) -> None:
         self.venue = venue
         self.outgoing: deque[str] = deque()
-        self.counters: Counter[str] = Counter() if counters is None else counters
+        self.counters: defaultdict[str, int] = defaultdict(int) if counters is None else counters
         self.disabled: dict[str, str] = {}
         self._instruments = {venue.symbol(instrument): instrument for instrument in instruments}
         self._precisions: dict[str, tuple[int, int]] = {}
         self._books: dict[str, Book] = {}
-        self._quotes: dict[str, Quote] = {}
+        self._corrects = venue.depth_sizes_touch
+        self._quotes: dict[str, Quote] = {}  # the last good ones, where depth may correct them
         self._images: dict[str, BookImage] = {}  # the last of each venue-made image that was read
         self._routes: dict[Topic, _Route] = {}
         self._head_end = venue.heads[1] if venue.heads else b""
@@ -145,7 +149,7 @@ class FeedSession:
         events: list[FeedEvent] = []
         try:
             payload = frame if isinstance(frame, bytes) else frame.encode()
-            head = payload[: payload.find(self._head_end, 0, HEAD_BYTES_MAX)] if self._head_end else b""
+            head = payload.partition(self._head_end)[0] if self._head_end else b""
             route = self._heads.get(head)
             if route is not None:
                 self._take_data(route, payload, now_ns, events)
@@ -232,7 +236,9 @@ class FeedSession:
                 del self.disabled[instrument]
                 events.append(Disabled(instrument, ""))
         kept = topic.channel is Channel.DEPTH and self.venue.book_depth is None
-        route = self._routes[topic] = _Route(topic, instrument, self.venue.parse[topic.channel], kept)
+        make_reader = self.venue.readers.get(topic.channel)
+        parse = self.venue.parse[topic.channel] if make_reader is None else make_reader()
+        route = self._routes[topic] = _Route(topic, instrument, parse, kept)
         return route
 
     def _take_data(self, route: _Route, payload: str | bytes, now_ns: int, events: list[FeedEvent]) -> None:
@@ -240,14 +246,19 @@ class FeedSession:
             events.append(MarketEvent(route.instrument, KeptImage(self, route, payload, now_ns)))
             return
         try:
+            instrument = route.instrument
             for body in route.parse(payload):
                 if isinstance(body, Quote):
-                    self._take_quote(route, body, now_ns, events)
+                    bid, ask = body.bid, body.ask
+                    if bid is None or ask is None or bid >= ask or self._resyncs or self._offline or self._corrects:
+                        self._take_quote(route, body, now_ns, events)
+                    else:
+                        events.append(MarketEvent(instrument, body))
                 elif isinstance(body, Trade):
-                    events.append(MarketEvent(route.instrument, body))
+                    events.append(MarketEvent(instrument, body))
                 else:
                     assert isinstance(body, BookDelta)
-                    self._take_delta(route.topic, route.instrument, body, now_ns, events)
+                    self._take_delta(route.topic, instrument, body, now_ns, events)
         except Unreadable as error:
             self.counters["unreadable"] += 1
             if route.topic.channel is Channel.TOUCH:
@@ -269,7 +280,8 @@ class FeedSession:
             self._synced(route.topic)
         if instrument in self._offline:
             return
-        self._quotes[instrument] = quote
+        if self._corrects:
+            self._quotes[instrument] = quote
         events.append(MarketEvent(instrument, quote))
 
     def _take_delta(
@@ -290,7 +302,7 @@ class FeedSession:
             return
         image = book.top(DEPTH_SHOWN)
         events.append(MarketEvent(instrument, image))
-        if self.venue.depth_sizes_touch:
+        if self._corrects:
             self._correct_sizes(instrument, image, events)
 
     def _correct_sizes(self, instrument: str, image: BookImage, events: list[FeedEvent]) -> None:

@@ -5,8 +5,9 @@ wall clock; the venue's own clock decides nothing about liveness.
 """
 
 import enum
-from collections import Counter
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Protocol
 
@@ -38,6 +39,9 @@ class State(enum.StrEnum):
     DISABLED = "disabled"  # carries none of the configured instruments
 
 
+_LIVE = State.LIVE  # looked up once: an enum's member takes as long as all else that is asked of a quote
+
+
 class Sink(Protocol):
     """Where a venue's news goes; every call is cheap and never fails."""
 
@@ -52,6 +56,17 @@ class Sink(Protocol):
     def state(self, venue: str, state: State, reason: str) -> None: ...
 
 
+@dataclass(slots=True)
+class _Prints:
+    """What is remembered of an instrument's trades."""
+
+    last_id: int | None = None
+    venue_ns: int = 0  # of that one
+    price: Decimal | None = None  # the last one that was found to be representable
+    told: bool = False  # one of them was news
+    on_this_connection: bool = False  # one of them came on this connection
+
+
 class VenueMarket:
     """The state of one venue; feeds call in, news goes to the sink."""
 
@@ -61,7 +76,7 @@ class VenueMarket:
         self.state = State.DOWN
         self.reason = "not started"
         self.disabled: dict[str, str] = {}
-        self.counters: Counter[str] = Counter()
+        self.counters: defaultdict[str, int] = defaultdict(int)  # a Counter takes three times as long to count
         self.frames = 0
         self.last_frame_ns: int | None = None
         self.last_data_ns: int | None = None
@@ -70,10 +85,7 @@ class VenueMarket:
         self._stale_after_ns = int(stale_after_s * NS)
         self.probe_after_ns = min(PROBE_AFTER_NS, int(PROBE_AFTER_SHARE * self._stale_after_ns))
         self._quotes: dict[str, Quote] = {}
-        self._trade_ids: dict[str, tuple[int, int]] = {}  # instrument → last id, its venue time
-        self._trade_prices: dict[str, Decimal] = {}  # the last one, which was found to be representable
-        self._told: set[str] = set()  # instruments with a trade that was news
-        self._first_prints: set[str] = set()  # instruments that printed on this connection
+        self._prints: dict[str, _Prints] = {}
         self._too_fine: set[str] = set()  # instruments whose prices we cannot keep exactly
         self._halted = ""
         self._answer_ns = 0
@@ -112,7 +124,8 @@ class VenueMarket:
         """Forget what a new connection finds out for itself."""
         self.disabled.clear()
         self._too_fine.clear()
-        self._first_prints.clear()
+        for prints in self._prints.values():
+            prints.on_this_connection = False
 
     def lost(self, reason: str) -> None:
         """The connection is gone: its quotes leave the touch at once."""
@@ -124,11 +137,6 @@ class VenueMarket:
 
     # -- frames
 
-    def frame(self, now_ns: int) -> None:
-        """Any frame arrived: the connection is alive."""
-        self.last_frame_ns = now_ns
-        self.frames += 1
-
     def answered(self, now_ns: int) -> None:
         """The venue answered a probe outside the frames we read (a WebSocket pong)."""
         self._answer_ns = now_ns
@@ -137,17 +145,38 @@ class VenueMarket:
         """True when this process did not run for so long that what it reads now may be old."""
         return now_ns - self._checked_ns > self._stale_after_ns
 
-    def take(self, event: FeedEvent, *, now_ns: int, wall_ns: int) -> None:
-        if isinstance(event, MarketEvent):
-            self._data(now_ns)
-            body = event.body
-            if isinstance(body, Quote):
-                self._take_quote(event.instrument, body, wall_ns)
-            elif isinstance(body, Trade):
-                self._take_trade(event.instrument, body, wall_ns)
-            elif self.state is State.LIVE:
-                self._sink.book(self.venue, event.instrument, body, wall_ns)
-        elif isinstance(event, QuoteLost):
+    def take(self, events: Iterable[FeedEvent], *, now_ns: int, wall_ns: int, frame: bool = True) -> None:
+        """Take the news of a frame that arrived now: even one without any shows that the connection is alive.
+
+        `frame` is False for news that came earlier, or that no frame told.
+        """
+        if frame:
+            self.last_frame_ns = now_ns
+            self.frames += 1
+        for event in events:
+            if isinstance(event, MarketEvent):
+                last_ns = self.last_data_ns
+                if last_ns is None:
+                    self.last_data_ns = now_ns
+                elif now_ns >= last_ns:  # otherwise it is told late, by a connection that has just taken over
+                    self.last_data_ns = now_ns
+                    if self._gaps < USUAL_GAP_SAMPLES:
+                        self._gaps += 1
+                        self._usual_gap_ns += (now_ns - last_ns - self._usual_gap_ns) / self._gaps
+                    else:
+                        self._usual_gap_ns += (now_ns - last_ns - self._usual_gap_ns) * USUAL_GAP_WEIGHT
+                body = event.body
+                if isinstance(body, Quote):
+                    self._take_quote(event.instrument, body, wall_ns)
+                elif isinstance(body, Trade):
+                    self._take_trade(event.instrument, body, wall_ns)
+                elif self.state is _LIVE:
+                    self._sink.book(self.venue, event.instrument, body, wall_ns)
+            else:
+                self._take_news(event, wall_ns)
+
+    def _take_news(self, event: FeedEvent, wall_ns: int) -> None:
+        if isinstance(event, QuoteLost):
             self.counters["quotes_lost"] += 1
             self._drop_quote(event.instrument, wall_ns)
         elif isinstance(event, Disabled):
@@ -158,64 +187,59 @@ class VenueMarket:
             assert isinstance(event, PlannedClose)
             self.planned_close = event.reason
 
-    def _data(self, now_ns: int) -> None:
-        if self.last_data_ns is not None:
-            gap = now_ns - self.last_data_ns
-            if gap < 0:
-                return  # told late, by a connection that has just taken over
-            self._gaps += 1
-            weight = 1 / self._gaps if self._gaps < USUAL_GAP_SAMPLES else USUAL_GAP_WEIGHT
-            self._usual_gap_ns += weight * (gap - self._usual_gap_ns)
-        self.last_data_ns = now_ns
-
     def _take_quote(self, instrument: str, quote: Quote, wall_ns: int) -> None:
-        last = self._quotes.get(instrument)
+        if self._halted:
+            return
+        quotes = self._quotes
+        last = quotes.get(instrument)
         known = last is not None and quote.bid is last.bid and quote.ask is last.ask
-        if self._halted or not (known or self._representable(instrument, wall_ns, quote.bid, quote.ask)):
+        if not known and not self._representable(instrument, wall_ns, quote.bid, quote.ask):
             return
         if last is not None and _is_old(quote, last):
             self.counters["old_quotes"] += 1
             return
-        self._quotes[instrument] = quote
-        if self.state is not State.LIVE:
-            self._become(State.LIVE, "")
+        quotes[instrument] = quote
+        if self.state is not _LIVE:
+            self._become(_LIVE, "")
         self._sink.quote(self.venue, instrument, quote, wall_ns)
 
     def _take_trade(self, instrument: str, trade: Trade, wall_ns: int) -> None:
-        if trade.price is not self._trade_prices.get(instrument):
+        prints = self._prints.get(instrument)
+        if prints is None:
+            prints = self._prints[instrument] = _Prints()
+        if trade.price is not prints.price:
             if not self._representable(instrument, wall_ns, trade.price):
                 return
-            self._trade_prices[instrument] = trade.price
-        last = self._trade_ids.get(instrument)
-        first_print = instrument not in self._first_prints
-        self._first_prints.add(instrument)
-        historic = trade.snapshot or (first_print and wall_ns - trade.venue_ns > HISTORIC_TRADE_NS)
-        if last is not None:
-            last_id, last_venue_ns = last
+            prints.price = trade.price
+        venue_ns = trade.venue_ns
+        historic = trade.snapshot or (not prints.on_this_connection and wall_ns - venue_ns > HISTORIC_TRADE_NS)
+        prints.on_this_connection = True
+        last_id = prints.last_id
+        if last_id is not None:
             if trade.last_id <= last_id:
-                if trade.venue_ns < last_venue_ns + ID_RESET_NS:
+                if venue_ns < prints.venue_ns + ID_RESET_NS:
                     self.counters["duplicate_trades"] += 1
                     return
                 self.counters["trade_id_resets"] += 1
             elif not historic:
-                self._report_gap(instrument, last_id + 1, trade.first_id - 1)
-            elif instrument in self._told:
-                self._report_gap(instrument, last_id + 1, trade.last_id)  # it will not be told, so it is missing too
-        self._trade_ids[instrument] = (trade.last_id, trade.venue_ns)
+                if trade.first_id > last_id + 1:
+                    self._report_gap(instrument, last_id + 1, trade.first_id - 1)
+            elif prints.told:  # it will not be told, so it is missing too
+                self._report_gap(instrument, last_id + 1, trade.last_id)
+        prints.last_id, prints.venue_ns = trade.last_id, venue_ns
         if historic:
             self.counters["historic_trades"] += 1
             return
-        time_ns, refused = trade_time_ns(venue_ns=trade.venue_ns, received_ns=wall_ns)
+        time_ns, refused = trade_time_ns(venue_ns=venue_ns, received_ns=wall_ns)
         if refused:
             self.counters["trade_times_refused"] += 1
         self.counters["trades"] += 1
-        self._told.add(instrument)
+        prints.told = True
         self._sink.trade(self.venue, instrument, trade, time_ns)
 
     def _report_gap(self, instrument: str, from_id: int, to_id: int) -> None:
-        if from_id <= to_id:
-            self.counters["gaps"] += 1
-            self._sink.gap(self.venue, instrument, from_id, to_id)
+        self.counters["gaps"] += 1
+        self._sink.gap(self.venue, instrument, from_id, to_id)
 
     def _representable(self, instrument: str, wall_ns: int, *prices: Decimal | None) -> bool:
         """Refuse an instrument, until the next connection, once a price of it does not fit the unit of money."""
@@ -224,7 +248,8 @@ class VenueMarket:
         for price in prices:
             if price is not None and (price >= INPUT_LIMIT or price % _UNIT):
                 self._too_fine.add(instrument)
-                self._trade_prices.pop(instrument, None)
+                if instrument in self._prints:
+                    self._prints[instrument].price = None
                 self.counters["too_fine"] += 1
                 reason = f"its prices are finer than 10^-{DECIMALS} or too large to be kept exactly"
                 self._take_disabled(Disabled(instrument, reason), wall_ns)
@@ -310,8 +335,9 @@ def _is_old(quote: Quote, last: Quote) -> bool:
 
     An equal id with other sizes is a correction by the checked book and counts as news.
     """
-    if quote.sequence is None or last.sequence is None or quote.sequence > last.sequence:
+    sequence, last_sequence = quote.sequence, last.sequence
+    if sequence is None or last_sequence is None or sequence > last_sequence:
         return False
-    if quote.sequence == last.sequence:
+    if sequence == last_sequence:
         return quote == last
     return quote.venue_ns is None or last.venue_ns is None or quote.venue_ns <= last.venue_ns

@@ -11,6 +11,8 @@ from msgspec import Struct
 
 from core.events import Body, Channel
 
+Reader = Callable[[str | bytes], Iterable[Body]]
+
 
 class Unreadable(ValueError):
     """A frame, or a part of one, that does not say what its channel promises."""
@@ -103,6 +105,8 @@ class Venue(Struct, frozen=True):
       within the venue's limits; ids count up from there, one per request.
     - `read`: one text frame → messages; raises `Unreadable`.
     - `parse[channel]`: payload of `Data` → events, in order; raises `Unreadable`.
+    - `readers[channel]`: makes a `parse` of one topic's own, which tells the same and may save work by what it
+      remembers of the topic. A channel without one is read by `parse[channel]`.
     - `heads`: how a frame of market data begins, and what follows its topic. Frames that are
       the same so far have the same topic and are themselves the payload. None: read each in full.
     - `listing`: a frame that asks for the instrument list first (subscriptions wait for the
@@ -117,7 +121,8 @@ class Venue(Struct, frozen=True):
     subscribe: Callable[[Sequence[Topic], int], list[Request]]
     unsubscribe: Callable[[Sequence[Topic], int], list[Request]]
     read: Callable[[str | bytes], Iterable[Message]]
-    parse: Mapping[Channel, Callable[[str | bytes], Iterable[Body]]]
+    parse: Mapping[Channel, Reader]
+    readers: Mapping[Channel, Callable[[], Reader]] = {}
     heads: tuple[bytes, bytes] | None = None
     listing: Callable[[int], Request] | None = None
     probe: Callable[[int], str] | None = None

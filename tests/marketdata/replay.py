@@ -58,15 +58,13 @@ class Replay:
     def push(self, frame: str | bytes, now_ns: int | None = None) -> list[FeedEvent]:
         """Hand over a frame at a time, or a little after the last one; return what the session made of it."""
         self.now_ns = self.now_ns + STEP_NS if now_ns is None else now_ns
-        self.market.frame(self.now_ns)
         events = self.session.receive(frame, self.now_ns)
-        for event in events:
-            self.market.take(event, now_ns=self.now_ns, wall_ns=self.now_ns)
+        self.market.take(events, now_ns=self.now_ns, wall_ns=self.now_ns)
         return events
 
     def take(self, event: FeedEvent, now_ns: int | None = None) -> None:
         self.now_ns = self.now_ns if now_ns is None else now_ns
-        self.market.take(event, now_ns=self.now_ns, wall_ns=self.now_ns)
+        self.market.take((event,), now_ns=self.now_ns, wall_ns=self.now_ns, frame=False)
 
     def sent(self) -> list[str]:
         """Return, and forget, the frames that the session wants to send."""

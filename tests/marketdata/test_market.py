@@ -47,10 +47,10 @@ class Bench:
         return WALL_NS + self.now_ns - self.start_ns
 
     def frame(self) -> None:
-        self.market.frame(self.now_ns)
+        self.market.take((), now_ns=self.now_ns, wall_ns=self.wall_ns)
 
     def take(self, event: object) -> None:
-        self.market.take(event, now_ns=self.now_ns, wall_ns=self.wall_ns)  # type: ignore[arg-type]
+        self.market.take((event,), now_ns=self.now_ns, wall_ns=self.wall_ns, frame=False)  # type: ignore[arg-type]
 
     def quote(
         self, bid: str = "100", ask: str = "101", *, bid_size: str = "1", sequence: int | None = None, **more: int

@@ -49,10 +49,9 @@ class Feed:
 
     def push(self, stream: str, data: object) -> None:
         now_ns = time.monotonic_ns()
-        self.market.frame(now_ns)
         frame = json.dumps({"stream": stream, "data": data}, separators=(",", ":"))
-        for event in self.session.receive(frame.encode(), now_ns):
-            self.market.take(event, now_ns=now_ns, wall_ns=time.time_ns())
+        events = self.session.receive(frame.encode(), now_ns)
+        self.market.take(events, now_ns=now_ns, wall_ns=time.time_ns())
 
     def book(self, update_id: int, *, symbol: str = "btcusdt", bid: str = "100") -> None:
         data = {"lastUpdateId": update_id, "bids": [[bid, str(update_id)]], "asks": [["101", "1"]]}

@@ -3,14 +3,20 @@
 import itertools
 import json
 import random
+from collections.abc import Callable, Iterable
 
+import msgspec
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from msgspec import Struct, field
 
-from core.events import BookDelta, BookImage, Quote, Trade
+from core.events import Body, BookDelta, BookImage, Quote, Trade
 from marketdata.venue import Data, Unreadable, Venue
 from marketdata.venues import VENUES
+from marketdata.venues.binance import parse_touch, touch_reader
+from marketdata.wire import Id, positive, reads
+from tests.conftest import Frames
 from tests.marketdata.replay import Replay, kraken_instruments
 
 INSTRUMENT = "BTC-USDT"
@@ -140,6 +146,71 @@ def places(value: object, path: tuple[str | int, ...] = ()) -> "itertools.chain[
     return itertools.chain.from_iterable(
         itertools.chain([(*path, key)], places(inner, (*path, key))) for key, inner in items
     )
+
+
+# -- readers that remember the touch before
+
+
+class Ticker(Struct):
+    update_id: Id = field(name="u")
+    bid: str = field(name="b")
+    bid_size: str = field(name="B")
+    ask: str = field(name="a")
+    ask_size: str = field(name="A")
+
+
+class TickerFrame(Struct):
+    data: Ticker
+
+
+@reads
+def plainly(frame: bytes) -> list[Quote]:
+    """Read each number of a touch of Binance, whatever came before."""
+    raw = msgspec.json.decode(frame, type=TickerFrame).data
+    bid, ask, bid_size, ask_size = map(positive, (raw.bid, raw.ask, raw.bid_size, raw.ask_size))
+    return [Quote(bid, bid_size, ask, ask_size, raw.update_id)]
+
+
+def told(read: Callable[[bytes], Iterable[Body]], frame: bytes) -> str:
+    """Return what a reader makes of a frame, to the digit, or why it refuses it."""
+    try:
+        return repr(list(read(frame)))
+    except Unreadable as error:
+        return str(error)
+
+
+NUMBERS = ("60000.01", "60000.010", "6000001e-2", "60000.02", "1.25", "0.80", "0.8", "0", "-1", "NaN", "Infinity", "")
+
+
+@st.composite
+def touches(draw: st.DrawFn) -> str:
+    bid, bid_size, ask, ask_size = (draw(st.sampled_from(NUMBERS)) for _ in range(4))
+    data = {"u": draw(st.integers(0, 9)), "s": "BTCUSDT", "b": bid, "B": bid_size, "a": ask, "A": ask_size}
+    return json.dumps({"stream": "btcusdt@bookTicker", "data": data}, separators=(",", ":"))
+
+
+@settings(max_examples=400, deadline=None)
+@given(frames=st.lists(st.one_of(touches(), mutated(SEEDS["binance"][:1]), st.sampled_from(SEEDS["binance"]))))
+def test_a_touch_is_read_the_same_whatever_was_read_before(frames: list[str]) -> None:
+    read = touch_reader()
+    for frame in frames:
+        encoded = frame.encode(errors="surrogatepass")
+        assert told(read, encoded) == told(parse_touch, encoded) == told(plainly, encoded)
+
+
+@pytest.mark.parametrize("stem", ["binance-spot-20240808-btcusdt", "binance-spot-20210405-10sym"])
+def test_recorded_touches_are_read_the_same_also_with_damaged_ones_between(captures: Frames, stem: str) -> None:
+    chance = random.Random(1)
+    read = touch_reader()
+    frames = [record["raw"].encode() for record in captures(stem) if "@bookTicker" in record["raw"]]
+    for frame in frames:
+        if chance.random() < 0.2:
+            at = chance.randrange(len(frame))
+            damaged = frame[:at] + bytes([chance.randrange(256)]) + frame[at + chance.randrange(2) :]
+            assert told(read, damaged) == told(plainly, damaged)
+        assert told(read, frame) == told(plainly, frame)
+
+    assert len(frames) > 5000
 
 
 @venues
