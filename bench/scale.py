@@ -1,7 +1,8 @@
 """Web processes side by side over one Redis: does each delivery cost the same in one, two and four of them?
 
 The same clients are split over the processes; CPU time says what each part costs, whatever else the
-machine does. Then what a web process spends on clients that want nothing while the market is busy.
+machine does. Then what a web process spends on clients that want nothing while the market is busy,
+and what feeds of three venues cost in one process and split by venue.
 """
 
 import contextlib
@@ -13,8 +14,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+from urllib.request import urlopen
 
 import psutil
 import redis
@@ -34,6 +36,9 @@ ROUNDS = 3
 OF_ONE_MAX = 1.25  # CPU a message in several processes, against one
 IDLE_SOCKETS = (500, 1000, 2000)
 IDLE_MAX_US = 40  # of CPU, a socket and second: its place under the clock, and a ping each 20 s
+VENUES = ("binance", "okx", "kraken")
+VENUES_RATE = 8.0  # times the pace of the simulated market
+OF_WHOLE_MAX = 0.6  # CPU of the busiest of split feeds, against feeds of everything in one process
 SETTLE_S = 3.0
 ROUTER = ("manage.py", "run_router", "--no-migrate")
 LATE_S = 60.0
@@ -49,6 +54,13 @@ class Cost(Struct, frozen=True):
     redis: float  # share of a core
     publish_us: float  # CPU of Redis for a batch
     batches_per_s: float
+
+
+class Shares(Struct, frozen=True):
+    """Shares of a core that processes of feeds used, and the frames that they took together."""
+
+    each: list[float]
+    frames_per_s: float
 
 
 class Redis:
@@ -77,6 +89,7 @@ def run(*, quick: bool) -> Iterator[Row]:
     try:
         yield from _side_by_side(1 if quick else ROUNDS, DURATION_S / (4 if quick else 1))
         yield from _idle(IDLE_SOCKETS[:1] if quick else IDLE_SOCKETS, DURATION_S / (4 if quick else 1))
+        yield from _split(1 if quick else ROUNDS, DURATION_S / (4 if quick else 1))
     except Failed as error:
         yield failed(GROUP, f"{CLIENTS} clients over {PROCESSES} web processes", error)
 
@@ -186,30 +199,83 @@ def _idle(numbers: tuple[int, ...], duration_s: float) -> Iterator[Row]:
             yield at_most(GROUP, f"  with {number} that want nothing, more", each_us, "µs", IDLE_MAX_US, note=note)
 
 
+def _split(rounds: int, duration_s: float) -> Iterator[Row]:
+    """Measure feeds of all venues in one process, and each venue's in its own, on the same market."""
+    whole = (f"--roles feeds --venues {','.join(VENUES)}",)
+    split = (*(f"--roles feeds --venues {venue}" for venue in VENUES), "--roles consolidator")
+    wholes: list[Shares] = []
+    splits: list[Shares] = []
+    for _ in range(rounds):
+        wholes.append(_feeds(whole, duration_s))
+        splits.append(_feeds(split, duration_s))
+    together = statistics.median(shares.each[0] for shares in wholes)
+    frames = statistics.median(shares.frames_per_s for shares in wholes)
+    note = f"of one core, {frames:.0f} frames/s of {len(VENUES)} venues"
+    yield Row(GROUP, "CPU of feeds in one process", together * 100, "%", note=note)
+    busiest = statistics.median(max(shares.each) for shares in splits)
+    frames = statistics.median(shares.frames_per_s for shares in splits)
+    note = f"of one core, {frames:.0f} frames/s"
+    yield Row(GROUP, "CPU of the busiest, split by venue", busiest * 100, "%", note=note)
+    ratio = statistics.median(max(part.each) / one.each[0] for part, one in zip(splits, wholes, strict=True))
+    yield at_most(GROUP, "  against one process", ratio, "×", OF_WHOLE_MAX)
+    summed = statistics.median(sum(shares.each) for shares in splits)
+    consolidator = statistics.median(shares.each[-1] for shares in splits)
+    note = f"of one core; the consolidator {consolidator * 100:.1f} %"
+    yield Row(GROUP, "  all of them together", summed * 100, "%", note=note)
+
+
+def _feeds(processes: Sequence[str], duration_s: float) -> Shares:
+    """Run feeds in these processes under a client of everything, and return what each used."""
+    instruments = [f"{symbol}-USDT" for symbol in SYMBOLS]
+    with contextlib.ExitStack() as stack:
+        market = stack.enter_context(running(["-m", "bench.venues_stand_in", str(VENUES_RATE), *instruments]))
+        urls = {f"{venue.upper()}_WS_URL": url for venue, url in market.answer().items()}
+        environment = _migrated(stack, VENUES=",".join(VENUES), SYMBOLS=",".join(instruments), **urls)
+        feeds = [stack.enter_context(running([*ROUTER, *each.split()], environment)) for each in processes]
+        web, port = _web(stack, environment)
+        wait_until_ready(web, port, LATE_S)
+        reader = _reader(stack, port, [_everything()])
+        time.sleep(SETTLE_S)
+        before, start_s = [child.cpu_s() for child in feeds], time.monotonic()
+        time.sleep(duration_s)
+        lasted_s = time.monotonic() - start_s
+        each = [(child.cpu_s() - one) / lasted_s for child, one in zip(feeds, before, strict=True)]
+        if any(_window(reader)[name] for name in ("closed", "holes")):
+            raise Failed("messages were lost")
+        with urlopen(f"http://127.0.0.1:{port}/status", timeout=LATE_S) as answer:
+            venues = json.load(answer)["exchanges"].values()
+        return Shares(each, sum(venue["frames_per_second"] for venue in venues))
+
+
 @contextlib.contextmanager
 def _profile(number: int, frames: int) -> Iterator[tuple[Redis, Child, Child, list[tuple[Child, int]]]]:
     """Run Redis, a stand-in for a venue, feeds, and so many web processes, all ready."""
     venue_port = free_port()
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(_redis())
-        settings = {
-            "MARKET_SOURCE": "live",
-            "VENUES": "binance",
-            "BINANCE_WS_URL": f"ws://127.0.0.1:{venue_port}/stream",
-            "REDIS_URL": server.url,
-            "SECRET_KEY": "only-for-the-bench-" + "x" * 32,
-        }
-        environment = stack.enter_context(router_environment(**settings))
+        url = f"ws://127.0.0.1:{venue_port}/stream"
+        environment = _migrated(stack, server, VENUES="binance", BINANCE_WS_URL=url)
         stand_in = ["-m", "bench.venue_stand_in", str(venue_port), str(PER_SECOND), str(frames)]
         venue = stack.enter_context(running(stand_in))
         venue.answer()
-        migrate = [sys.executable, "manage.py", "migrate", "--verbosity", "0"]
-        subprocess.run(migrate, cwd=ROOT, env={**os.environ, **environment}, check=True)
         feeds = stack.enter_context(running([*ROUTER, "--roles", "feeds"], environment))
         webs = [_web(stack, environment) for _ in range(number)]
         for web in webs:
             wait_until_ready(*web, LATE_S)
         yield server, venue, feeds, webs
+
+
+def _migrated(stack: contextlib.ExitStack, server: Redis | None = None, **settings: str) -> dict[str, str]:
+    """Return the environment of a router over Redis, whose database has its tables."""
+    server = server or stack.enter_context(_redis())
+    environment = stack.enter_context(
+        router_environment(
+            MARKET_SOURCE="live", REDIS_URL=server.url, SECRET_KEY="only-for-the-bench-" + "x" * 32, **settings
+        )
+    )
+    migrate = [sys.executable, "manage.py", "migrate", "--verbosity", "0"]
+    subprocess.run(migrate, cwd=ROOT, env={**os.environ, **environment}, check=True)
+    return environment
 
 
 def _web(stack: contextlib.ExitStack, environment: Mapping[str, str]) -> tuple[Child, int]:

@@ -65,14 +65,14 @@ class _Settling(NamedTuple):
 class Matcher:
     """Resting orders beside the touch. Lives in one event loop; the database is read in a thread of its own."""
 
-    def __init__(self, hub: Hub, exchange: Exchange, layer: BaseChannelLayer) -> None:
+    def __init__(self, hub: Hub, exchange: Exchange, layer: BaseChannelLayer, share: tuple[int, int] = (1, 1)) -> None:
         self.loaded = asyncio.Event()  # set once all open orders were read
         self._hub = hub
         self._exchange = exchange
         self._layer = layer
         self._loop = asyncio.get_running_loop()
         self._resting = {instrument: Resting() for instrument in hub.instruments}
-        self.leadership = Leadership(self._resting, self._leadership_changed)
+        self.leadership = Leadership(self._resting, self._leadership_changed, share)
         self._waiting: deque[FillResting] = deque()  # crossed, not submitted yet
         self._settling: dict[str, _Settling] = {}
         self._outstanding = 0
@@ -92,7 +92,8 @@ class Matcher:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._notices_loop())
                 tasks.create_task(self._database_loop())
-                tasks.create_task(auditor().run(lambda: bool(self.leadership.held)))
+                first = next(iter(self._resting))  # whose leader is the one that audits
+                tasks.create_task(auditor().run(lambda: first in self.leadership.held))
         finally:
             self._hub.touch_listeners.remove(self._touched)
             await asyncio.to_thread(self.leadership.stop)
@@ -349,10 +350,13 @@ class Matcher:
         return await self._loop.run_in_executor(self._reader, run)
 
 
-async def run_matcher(loaded: asyncio.Event | None = None) -> None:
-    """Settle resting orders, and run the slices of TWAP orders, until cancelled; set `loaded` once they are known."""
+async def run_matcher(loaded: asyncio.Event | None = None, share: tuple[int, int] = (1, 1)) -> None:
+    """Settle resting orders, and run the slices of TWAP orders, until cancelled; set `loaded` once they are known.
+
+    `share`: as in `Leadership`.
+    """
     hub, exchange, layer = await current_hub(), services.current_exchange(), get_channel_layer()
-    matcher = Matcher(hub, exchange, layer)
+    matcher = Matcher(hub, exchange, layer, share)
     matcher.loaded = loaded or matcher.loaded
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(matcher.run())

@@ -222,15 +222,18 @@ async def test_a_profile_that_cannot_start_says_why_and_leaves_nothing(tmp_path:
         assert _of_database(environment["DATABASE_URL"]) == []
 
 
-async def test_feeds_split_by_venue_are_places_of_their_own(market: SimulatedVenues, tmp_path: Path) -> None:
+async def test_feeds_split_by_venue_and_matchers_with_shares_are_places_of_their_own(
+    market: SimulatedVenues, tmp_path: Path
+) -> None:
     require_nginx()
     with environment_of("production", tmp_path) as environment:
         urls = {f"{venue.upper()}_WS_URL": url for venue, url in market.urls.items()}
-        profile = Profile({**environment, **urls}, "--split-feeds", webs=1)
+        profile = Profile({**environment, **urls}, "--split-feeds", "--share-instruments", webs=1)
         await profile.start()
         try:
             assert {"feeds binance", "feeds okx", "feeds kraken", "consolidator"} <= profile.places.keys()
             assert "feeds" not in profile.places
+            await profile.supervisor.logged("the matcher leads", instruments=1, of=2)
             async with profile.client(await profile.register()) as client:
                 await client.ask(action="subscribe", stream="klines", symbol="BTCUSDT", interval="1s")
                 candle = await client.until(lambda message: message["type"] == "klines")
@@ -248,6 +251,8 @@ async def test_feeds_split_by_venue_are_places_of_their_own(market: SimulatedVen
         (("run_router", "--roles", "consolidator"), {"REDIS_URL": ""}, "need Redis: set REDIS_URL"),
         (("run_router", "--roles", "feeds", "--venues", "okx"), {"MARKET_SOURCE": "simulated"}, "leave --venues out"),
         (("run_router", "--roles", "feeds", "--venues", "nasdaq"), {}, "choose from binance, okx, kraken"),
+        (("run_router", "--roles", "matcher", "--share", "3/2"), {}, "is no share; the second of three is 2/3"),
+        (("run_router", "--share", "1/2"), {"DATABASE_URL": ""}, "over PostgreSQL only"),
         (("run_profile", "--split-feeds"), {"MARKET_SOURCE": "simulated"}, "no --split-feeds"),
     ],
 )

@@ -82,12 +82,13 @@ async def feeds() -> Feeds:
 
 
 @pytest.fixture
-async def running(feeds: Feeds) -> AsyncIterator[Hub]:
-    hub = Hub(feeds.layer, [parse_instrument(BTC)], ("binance", "okx"))
-    await hub.start()
-    await hub.listening.wait()
-    yield hub
-    await hub.stop()
+async def running(feeds: Feeds, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Hub]:
+    monkeypatch.setattr(hub, "HEARTBEAT_LOST_S", 600.0)  # feeds beat when a test lets them
+    running = Hub(feeds.layer, [parse_instrument(BTC)], ("binance", "okx"))
+    await running.start()
+    await running.listening.wait()
+    yield running
+    await running.stop()
 
 
 async def subscribe(running: Hub, feeds: Feeds, *key: Any) -> Recorder:

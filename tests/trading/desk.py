@@ -15,7 +15,7 @@ from trading.commands import Command, Deposit, Place
 from trading.exchange import Exchange
 from trading.ledger import Outcome
 
-BTC = "BTC-USDT"
+BTC, ETH = "BTC-USDT", "ETH-USDT"
 
 
 def units(text: str | int) -> int:

@@ -19,7 +19,7 @@ from core.orders import OrderType, Status, Terms
 from marketdata.batches import QuoteSlot
 from marketdata.hub import Hub
 from tests.marketdata.test_hub import Feeds
-from tests.trading.desk import BTC, units
+from tests.trading.desk import BTC, ETH, units
 from trading import audit, models, publish
 from trading.commands import Command, Place
 from trading.exchange import Exchange
@@ -59,7 +59,7 @@ class Floor:
     def __init__(self) -> None:
         self.layer = get_channel_layer()
         self.feeds = Feeds(self.layer)
-        self.hub = Hub(self.layer, [parse_instrument(BTC), parse_instrument("ETH-USDT")], VENUES)
+        self.hub = Hub(self.layer, [parse_instrument(BTC), parse_instrument(ETH)], VENUES)
         self.exchanges: list[Exchange] = []
         self.exchange = self.new_exchange()
         self.tasks: list[asyncio.Task[None]] = []
@@ -90,9 +90,11 @@ class Floor:
             await asyncio.to_thread(exchange.stop)
         await self.hub.stop()
 
-    async def matcher(self, exchange: Exchange | None = None, *, leads: bool = True) -> Matcher:
+    async def matcher(
+        self, exchange: Exchange | None = None, *, leads: bool = True, share: tuple[int, int] = (1, 1)
+    ) -> Matcher:
         """Start a matcher; return it when it knows the open orders, and leads."""
-        made = Matcher(self.hub, exchange or self.exchange, self.layer)
+        made = Matcher(self.hub, exchange or self.exchange, self.layer, share)
         self.tasks.append(asyncio.create_task(made.run()))
         await asyncio.wait_for(made.loaded.wait(), WAIT_S)
         if leads:

@@ -17,7 +17,7 @@ from core.events import Side
 from core.orders import OrderType, Terms
 from core.touch import Best
 from marketdata.batches import QuoteSlot
-from tests.trading.desk import BTC, units
+from tests.trading.desk import BTC, ETH, units
 from tests.trading.floor import Floor, database_in_a_file, eventually, filled, fills, proved, read, stored
 from trading import leadership, matcher, models
 from trading.commands import Amend, Cancel, CancelAll, Deposit, Place
@@ -354,6 +354,31 @@ async def test_one_of_two_matchers_leads_and_the_other_takes_over(floor: Floor, 
     await floor.quote("okx", "49", "50")
     await filled(floor, other.order.order_id)
     assert second._exchange._writer.commands == 1
+
+
+@pytest.mark.postgres
+async def test_matchers_share_the_instruments_and_stand_by_for_each_other(
+    floor: Floor, alice: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leadership, "PATIENCE_S", 0.3)
+    one, two = frozenset({BTC}), frozenset({ETH})
+    first = await floor.matcher(leads=False, share=(1, 2))
+    await eventually(lambda: first.leadership.held == one | two)  # nobody else came within its patience
+
+    second = await floor.matcher(floor.new_exchange(), leads=False, share=(2, 2))
+    await eventually(lambda: (first.leadership.held, second.leadership.held) == (one, two))
+    await floor.do(Deposit(alice, "USDT", units(100000)))
+    orders = [await floor.order(alice, "buy", "0.1", "100", at=instrument) for instrument in (BTC, ETH)]
+    for instrument, made in zip((BTC, ETH), orders, strict=True):
+        await floor.quote("okx", "99", "100", at=instrument)
+        await filled(floor, made.order.order_id)
+    assert second._exchange._writer.commands == 1, "each settles its own"
+
+    await floor.stop(0)
+    await eventually(lambda: second.leadership.held == one | two)
+    again = await floor.matcher(floor.new_exchange(), leads=False, share=(1, 2))
+    await eventually(lambda: (again.leadership.held, second.leadership.held) == (one, two))
+    assert await proved() == []
 
 
 async def test_two_that_both_believe_to_lead_fill_each_order_once(floor: Floor, alice: int) -> None:

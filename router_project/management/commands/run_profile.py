@@ -49,6 +49,11 @@ class Command(BaseCommand):
         parser.add_argument(
             "--split-feeds", action="store_true", help="one feeds process a venue, and their consolidator"
         )
+        parser.add_argument(
+            "--share-instruments",
+            action="store_true",
+            help="each matcher leads a share of the instruments and stands by for the others",
+        )
         parser.add_argument("--nginx", default="nginx", help="the program")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -97,7 +102,13 @@ class Profile:
             return Place(name, command, (INSIDE, next(ports)), environment=environment, folder=settings.BASE_DIR)
 
         self.webs = [place(f"web {number}", "web") for number in range(1, options["webs"] + 1)]
-        self.matchers = [place(f"matcher {number}", "matcher") for number in range(1, options["matchers"] + 1)]
+        of = options["matchers"]
+        self.matchers = [
+            place(
+                f"matcher {number}", "matcher", *(["--share", f"{number}/{of}"] if options["share_instruments"] else [])
+            )
+            for number in range(1, of + 1)
+        ]
         self.feeds = [place("feeds", "feeds")]
         if options["split_feeds"]:
             self.feeds = [place(f"feeds {venue}", "feeds", "--venues", venue) for venue in settings.VENUES]

@@ -71,6 +71,11 @@ class Command(BaseCommand):
             default=",".join(settings.VENUES),
             help="which venues the feeds of this process keep (default: all; others need a process and Redis)",
         )
+        parser.add_argument(
+            "--share",
+            default="1/1",
+            help="the instruments that this matcher leads while all live: the first half of them is 1/2 (default: all)",
+        )
         parser.add_argument("--host", default=settings.HOST)
         parser.add_argument("--port", type=int, default=settings.PORT)
         parser.add_argument(
@@ -88,7 +93,8 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         roles = _choices(options["roles"], (*ROLES, CONSOLIDATOR), "role")
         venues = _choices(options["venues"], tuple(settings.VENUES), "venue")
-        _require_room_for_split(roles, venues)
+        share = _share(options["share"])
+        _require_room_for_split(roles, venues, share)
         if settings.MARKET_SOURCE == "auto":
             restart_with_source(settings.VENUE_URLS)
         if not options["no_migrate"]:
@@ -104,7 +110,8 @@ class Command(BaseCommand):
         opened = partial(listen, host, port) if fd is None else partial(listen_on, fd)
         serves = "web" in roles or fd is not None or port != 0
         ready_fd = options["ready_fd"]
-        _run(serve(roles, opened if serves else None, venues=venues, ready_fd=ready_fd, patient=fd is not None))
+        sock = opened if serves else None
+        _run(serve(roles, sock, venues=venues, share=share, ready_fd=ready_fd, patient=fd is not None))
 
 
 async def serve(
@@ -112,6 +119,7 @@ async def serve(
     opened: Callable[[], socket.socket] | None,
     *,
     venues: tuple[str, ...],
+    share: tuple[int, int] = (1, 1),
     ready_fd: int | None = None,
     patient: bool = False,
 ) -> None:
@@ -133,7 +141,7 @@ async def serve(
         await auditor().start()
     if "matcher" in roles:
         matcher_knows = readiness.wait_for("the matcher has not read the open orders yet")
-        tasks.append(asyncio.create_task(run_matcher(matcher_knows), name="matcher"))
+        tasks.append(asyncio.create_task(run_matcher(matcher_knows, share), name="matcher"))
     if "web" in roles and opened is not None:
         serving = readiness.wait_for("not listening yet")
         if patient:
@@ -310,8 +318,17 @@ def _choices(text: str, known: tuple[str, ...], what: str) -> tuple[str, ...]:
     return chosen
 
 
-def _require_room_for_split(roles: tuple[str, ...], venues: tuple[str, ...]) -> None:
+def _share(text: str) -> tuple[int, int]:
+    number, slash, of = text.partition("/")
+    if not (slash and number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+        raise CommandError(f"--share {text!r} is no share; the second of three is 2/3")
+    return int(number), int(of)
+
+
+def _require_room_for_split(roles: tuple[str, ...], venues: tuple[str, ...], share: tuple[int, int]) -> None:
     """Refuse what would leave venues unheard, or make two markets of one."""
+    if share != (1, 1) and not settings.PRODUCTION:
+        raise CommandError("matchers share instruments over PostgreSQL only: set DATABASE_URL, or leave --share out")
     split = "feeds" in roles and set(venues) != set(settings.VENUES)
     if (split or CONSOLIDATOR in roles) and not settings.REDIS_URLS:
         raise CommandError("feeds in several processes, and their consolidator, need Redis: set REDIS_URL")
