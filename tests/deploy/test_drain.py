@@ -16,6 +16,7 @@ from tests.end_to_end.conftest import environment_of
 from tests.running import Process
 
 DRAIN_S = 3.0
+LONG_DRAIN_S = 12.0  # what nobody waits for on a busy machine either
 
 
 @pytest_asyncio.fixture
@@ -47,7 +48,7 @@ async def test_an_idle_connection_may_be_used_until_an_answer_ends_it(web: tuple
     assert silent.sock.recv(1) == b""
 
 
-@pytest.mark.parametrize("web", [DRAIN_S], indirect=True)
+@pytest.mark.parametrize("web", [LONG_DRAIN_S], indirect=True)
 async def test_it_stops_at_once_when_the_proxy_has_ended_its_connections(web: tuple[Process, str]) -> None:
     process, url = web
     connection = await _connected(url)
@@ -56,7 +57,7 @@ async def test_it_stops_at_once_when_the_proxy_has_ended_its_connections(web: tu
     _until_refused(url)
     connection.close()
     assert await process.ended() == 0
-    assert time.monotonic() - began_s < DRAIN_S
+    assert time.monotonic() - began_s < LONG_DRAIN_S
 
 
 @pytest.mark.parametrize("web", [0], indirect=True)
