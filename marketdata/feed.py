@@ -28,6 +28,7 @@ from marketdata.venue import (
     Request,
     Topic,
     Unreadable,
+    UsualReader,
     Venue,
 )
 
@@ -58,6 +59,7 @@ class _Route(Struct, frozen=True):
     instrument: str
     parse: Reader
     kept: bool  # each message is a whole book, which the next one replaces
+    usual: UsualReader | None
 
 
 class KeptImage:
@@ -144,7 +146,7 @@ class FeedSession:
         else:
             self._send([self.venue.listing(self._take_ids(1))])
 
-    def receive(self, frame: str | bytes, now_ns: int) -> list[FeedEvent]:
+    def receive(self, frame: str | bytes, now_ns: int) -> Sequence[FeedEvent]:
         """Read one frame. A part that cannot be read is counted and left out, never raised."""
         events: list[FeedEvent] = []
         try:
@@ -152,6 +154,10 @@ class FeedSession:
             head = payload.partition(self._head_end)[0] if self._head_end else b""
             route = self._heads.get(head)
             if route is not None:
+                if route.usual is not None and not self._resyncs and not self._offline:
+                    body = route.usual(payload)
+                    if body is not None:
+                        return (MarketEvent(route.instrument, body),)
                 self._take_data(route, payload, now_ns, events)
             else:
                 for message in self.venue.read(payload):
@@ -236,9 +242,9 @@ class FeedSession:
                 del self.disabled[instrument]
                 events.append(Disabled(instrument, ""))
         kept = topic.channel is Channel.DEPTH and self.venue.book_depth is None
-        make_reader = self.venue.readers.get(topic.channel)
-        parse = self.venue.parse[topic.channel] if make_reader is None else make_reader()
-        route = self._routes[topic] = _Route(topic, instrument, parse, kept)
+        make_usual = None if self._corrects else self.venue.usual.get(topic.channel)
+        usual = None if make_usual is None else make_usual()
+        route = self._routes[topic] = _Route(topic, instrument, self.venue.parse[topic.channel], kept, usual)
         return route
 
     def _take_data(self, route: _Route, payload: str | bytes, now_ns: int, events: list[FeedEvent]) -> None:
@@ -249,11 +255,7 @@ class FeedSession:
             instrument = route.instrument
             for body in route.parse(payload):
                 if isinstance(body, Quote):
-                    bid, ask = body.bid, body.ask
-                    if bid is None or ask is None or bid >= ask or self._resyncs or self._offline or self._corrects:
-                        self._take_quote(route, body, now_ns, events)
-                    else:
-                        events.append(MarketEvent(instrument, body))
+                    self._take_quote(route, body, now_ns, events)
                 elif isinstance(body, Trade):
                     events.append(MarketEvent(instrument, body))
                 else:
