@@ -185,10 +185,10 @@ def normalise(recording: Recording, frames: Sequence[Frame], *, read_books: bool
     market.connected(1)
     session.opened(1)
     for frame in recording.before:
-        market.take(session.receive(frame, 1), now_ns=1, wall_ns=WALL_NS)
+        market.take(session.receive(frame, 1), 1, WALL_NS)
     for number, (frame, wall_ns) in enumerate(frames):
         now_ns = 1 + number * 1000
-        market.take(session.receive(frame, now_ns), now_ns=now_ns, wall_ns=wall_ns)
+        market.take(session.receive(frame, now_ns), now_ns, wall_ns)
     return sink.counts + Counter(session.counters)
 
 

@@ -40,11 +40,9 @@ class Candle(Struct, frozen=True, array_like=True):
     partial: bool = False
 
 
-def trade_time_ns(*, venue_ns: int, received_ns: int) -> tuple[int, bool]:
-    """Return the time at which a trade counts, and whether the venue's clock was not believed."""
-    if abs(venue_ns - received_ns) <= VENUE_CLOCK_TOLERANCE_NS:
-        return venue_ns, False
-    return received_ns, True
+def trade_time_ns(venue_ns: int, received_ns: int) -> int:
+    """Return the time at which a trade counts: the venue's, unless its clock is not to be believed."""
+    return venue_ns if -VENUE_CLOCK_TOLERANCE_NS <= venue_ns - received_ns <= VENUE_CLOCK_TOLERANCE_NS else received_ns
 
 
 class Second(Struct, frozen=True, array_like=True):

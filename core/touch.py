@@ -66,23 +66,23 @@ class TouchBoard:
         """
         if venue not in self._live:
             return False
-        slots = self._slots
-        before = slots[venue]
-        bid, ask = before.bid, before.ask
+        before = self._slots[venue]
+        bid, ask = old_bid, old_ask = before.bid, before.ask
         # Numbers that are the same objects need no comparing: nearly every quote repeats both prices and one size.
-        rivals, touch = self._rivals[venue], self.touch
-        best_bid, best_ask = touch.bid, touch.ask
         if bid is None or bid.size is not quote.bid_size or bid.price is not quote.bid:
             bid = _side(bid, quote.bid, quote.bid_size, venue, received_ns)
-            if bid is not before.bid:
-                best_bid = self._best_bid(bid, rivals) if rivals else bid
         if ask is None or ask.size is not quote.ask_size or ask.price is not quote.ask:
             ask = _side(ask, quote.ask, quote.ask_size, venue, received_ns)
-            if ask is not before.ask:
-                best_ask = self._best_ask(ask, rivals) if rivals else ask
-        if bid is before.bid and ask is before.ask:
+        if bid is old_bid and ask is old_ask:
             return False
-        slots[venue] = slot = Touch(bid, ask)
+        self._slots[venue] = slot = Touch(bid, ask)
+        rivals = self._rivals[venue]
+        if not rivals:
+            self.touch = slot
+            return True
+        touch = self.touch
+        best_bid = touch.bid if bid is old_bid else self._best_bid(bid, rivals)
+        best_ask = touch.ask if ask is old_ask else self._best_ask(ask, rivals)
         if best_bid is touch.bid and best_ask is touch.ask:
             return False
         self.touch = slot if best_bid is bid and best_ask is ask else Touch(best_bid, best_ask)

@@ -240,7 +240,7 @@ class _Connection:
                     if self._market.was_suspended(now_ns):
                         self.end_reason = "this process was suspended: what arrives may be old"
                         return
-                    self._market.take(self.session.receive(frame, now_ns), now_ns=now_ns, wall_ns=wall_ns)
+                    self._market.take(self.session.receive(frame, now_ns), now_ns, wall_ns)
                 else:
                     self._held.extend((event, now_ns, wall_ns) for event in self.session.receive(frame, now_ns))
                 if self._outgoing:

@@ -31,6 +31,7 @@ from marketdata.venue import (
     UsualReader,
     Venue,
 )
+from marketdata.wire import DECODING
 
 NS = 1_000_000_000
 EMPTY_IMAGE = BookImage((), ())
@@ -148,22 +149,24 @@ class FeedSession:
 
     def receive(self, frame: str | bytes, now_ns: int) -> Sequence[FeedEvent]:
         """Read one frame. A part that cannot be read is counted and left out, never raised."""
+        if isinstance(frame, str):
+            try:
+                frame = frame.encode()
+            except UnicodeEncodeError:
+                self.counters["unreadable"] += 1
+                return ()
+        head = frame.partition(self._head_end)[0] if self._head_end else b""
+        route = self._heads.get(head)
+        if route is not None and route.usual is not None and not self._resyncs and not self._offline:
+            try:
+                return (MarketEvent(route.instrument, route.usual(frame)),)
+            except DECODING:
+                pass  # what it is instead is found below
         events: list[FeedEvent] = []
-        try:
-            payload = frame if isinstance(frame, bytes) else frame.encode()
-            head = payload.partition(self._head_end)[0] if self._head_end else b""
-            route = self._heads.get(head)
-            if route is not None:
-                if route.usual is not None and not self._resyncs and not self._offline:
-                    body = route.usual(payload)
-                    if body is not None:
-                        return (MarketEvent(route.instrument, body),)
-                self._take_data(route, payload, now_ns, events)
-            else:
-                for message in self.venue.read(payload):
-                    self._take(message, head, now_ns, events)
-        except (Unreadable, UnicodeEncodeError):
-            self.counters["unreadable"] += 1
+        if route is not None:
+            self._take_data(route, frame, now_ns, events)
+        else:
+            self._take_messages(frame, head, now_ns, events)
         return events
 
     def read_image(self, route: _Route, payload: str | bytes, received_ns: int) -> BookImage:
@@ -205,6 +208,13 @@ class FeedSession:
         return [self._disable(symbol, "subscribed, but the venue sends nothing for it") for symbol in sorted(silent)]
 
     # -- what a frame says
+
+    def _take_messages(self, frame: bytes, head: bytes, now_ns: int, events: list[FeedEvent]) -> None:
+        try:
+            for message in self.venue.read(frame):
+                self._take(message, head, now_ns, events)
+        except Unreadable:
+            self.counters["unreadable"] += 1
 
     def _take(self, message: Message, head: bytes, now_ns: int, events: list[FeedEvent]) -> None:
         if isinstance(message, Data):

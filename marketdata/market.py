@@ -145,7 +145,7 @@ class VenueMarket:
         """True when this process did not run for so long that what it reads now may be old."""
         return now_ns - self._checked_ns > self._stale_after_ns
 
-    def take(self, events: Iterable[FeedEvent], *, now_ns: int, wall_ns: int, frame: bool = True) -> None:
+    def take(self, events: Iterable[FeedEvent], now_ns: int, wall_ns: int, frame: bool = True) -> None:
         """Take the news of a frame that arrived now: even one without any shows that the connection is alive.
 
         `frame` is False for news that came earlier, or that no frame told.
@@ -160,11 +160,12 @@ class VenueMarket:
                     self.last_data_ns = now_ns
                 elif now_ns >= last_ns:  # otherwise it is told late, by a connection that has just taken over
                     self.last_data_ns = now_ns
-                    if self._gaps < USUAL_GAP_SAMPLES:
-                        self._gaps += 1
-                        self._usual_gap_ns += (now_ns - last_ns - self._usual_gap_ns) / self._gaps
+                    usual_ns = self._usual_gap_ns
+                    if self._gaps == USUAL_GAP_SAMPLES:
+                        self._usual_gap_ns = usual_ns + (now_ns - last_ns - usual_ns) * USUAL_GAP_WEIGHT
                     else:
-                        self._usual_gap_ns += (now_ns - last_ns - self._usual_gap_ns) * USUAL_GAP_WEIGHT
+                        self._gaps += 1
+                        self._usual_gap_ns = usual_ns + (now_ns - last_ns - usual_ns) / self._gaps
                 body = event.body
                 if isinstance(body, Quote):
                     self._take_quote(event.instrument, body, wall_ns)
@@ -230,8 +231,8 @@ class VenueMarket:
         if historic:
             self.counters["historic_trades"] += 1
             return
-        time_ns, refused = trade_time_ns(venue_ns=venue_ns, received_ns=wall_ns)
-        if refused:
+        time_ns = trade_time_ns(venue_ns, wall_ns)
+        if time_ns != venue_ns:
             self.counters["trade_times_refused"] += 1
         self.counters["trades"] += 1
         prints.told = True

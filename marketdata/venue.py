@@ -12,7 +12,7 @@ from msgspec import Struct
 from core.events import Body, Channel, Quote, Trade
 
 Reader = Callable[[str | bytes], Iterable[Body]]
-UsualReader = Callable[[bytes], Quote | Trade | None]
+UsualReader = Callable[[bytes], Quote | Trade]
 
 
 class Unreadable(ValueError):
@@ -106,9 +106,9 @@ class Venue(Struct, frozen=True):
       within the venue's limits; ids count up from there, one per request.
     - `read`: one text frame → messages; raises `Unreadable`.
     - `parse[channel]`: payload of `Data` → events, in order; raises `Unreadable`.
-    - `usual[channel]`: makes a reader of one topic's own for what its frames nearly always are: a single trade, or a
-      quote that is not crossed. It returns what `parse[channel]` tells, faster, because it may remember what it read
-      before; or None, and then that is asked what the frame is or why it cannot be read.
+    - `usual[channel]`: makes a reader of one topic's own for what its frames nearly always are: one trade, or one quote
+      with two sides that do not cross. It returns what `parse[channel]` tells, faster, because it may remember what it
+      read before; of any other frame it raises a `ValueError` or `ArithmeticError`, and `parse[channel]` is asked.
     - `heads`: how a frame of market data begins, and what follows its topic. Frames that are
       the same so far have the same topic and are themselves the payload. None: read each in full.
     - `listing`: a frame that asks for the instrument list first (subscriptions wait for the

@@ -25,7 +25,7 @@ from marketdata.venue import (
     Unreadable,
     Venue,
 )
-from marketdata.wire import DECODING, Id, best_first, epoch_ns, known_price, known_size, positive, reads
+from marketdata.wire import Id, best_first, epoch_ns, known_price, known_size, positive, reads
 
 PARAMS_MAX = 100  # streams in one SUBSCRIBE
 ROTATE_AFTER_S = 23 * 3600.0  # the venue cuts at 24 h
@@ -191,10 +191,10 @@ def parse_touch(frame: str | bytes) -> Iterable[Quote]:
     return (Quote(bid, positive(raw.bid_size), ask, positive(raw.ask_size), raw.update_id),)
 
 
-def usual_touch() -> Callable[[bytes], Quote | None]:
+def usual_touch() -> Callable[[bytes], Quote]:
     """Make a reader of touches that reads only the numbers which differ from those of the touch before.
 
-    Nine of ten touches change one size. Prices that are the ones before need no comparing either.
+    Nine of ten touches change one size. Prices that are those before need no comparing with each other either.
     """
     last_bid: str | None  # as it was written, likewise the others
     last_bid_size: str | None
@@ -203,25 +203,22 @@ def usual_touch() -> Callable[[bytes], Quote | None]:
     last_bid = last_bid_size = last_ask = last_ask_size = None
     bid = bid_size = ask = ask_size = Decimal(0)
 
-    def read_touch(frame: bytes) -> Quote | None:
+    def read_touch(frame: bytes) -> Quote:
         nonlocal last_bid, last_bid_size, last_ask, last_ask_size, bid, bid_size, ask, ask_size
-        try:
-            raw = _book_ticker(frame).data
-            if raw.bid != last_bid or raw.ask != last_ask:
-                last_bid = None  # until both are known to be good
-                bid, ask = known_price(raw.bid), known_price(raw.ask)
-                if bid >= ask:
-                    return None
-                last_bid, last_ask = raw.bid, raw.ask
-            if (text := raw.bid_size) != last_bid_size:
-                bid_size = positive(text)
-                last_bid_size = text
-            if (text := raw.ask_size) != last_ask_size:
-                ask_size = positive(text)
-                last_ask_size = text
-            return Quote(bid, bid_size, ask, ask_size, raw.update_id)
-        except DECODING:
-            return None
+        raw = _book_ticker(frame).data
+        if raw.bid != last_bid or raw.ask != last_ask:
+            last_bid = None  # until both are known to be good
+            bid, ask = known_price(raw.bid), known_price(raw.ask)
+            if bid >= ask:
+                raise Unreadable("crossed")
+            last_bid, last_ask = raw.bid, raw.ask
+        if (text := raw.bid_size) != last_bid_size:
+            bid_size = positive(text)
+            last_bid_size = text
+        if (text := raw.ask_size) != last_ask_size:
+            ask_size = positive(text)
+            last_ask_size = text
+        return Quote(bid, bid_size, ask, ask_size, raw.update_id)
 
     return read_touch
 
@@ -240,21 +237,14 @@ def _levels(levels: Iterable[_Level]) -> list[Level]:
 
 @reads
 def parse_trade(frame: str | bytes) -> Iterable[Trade]:
-    return (_read_trade(frame),)
+    return (read_trade(frame),)
 
 
-def _read_trade(frame: str | bytes) -> Trade:
+def read_trade(frame: str | bytes) -> Trade:
     raw = _trade(frame).data
     number = raw.id
     side = _SELL if raw.buyer_is_maker else _BUY  # ours is the taker's
     return Trade(str(number), number, number, known_price(raw.price), known_size(raw.size), side, epoch_ns(raw.time))
-
-
-def _usual_trade(frame: bytes) -> Trade | None:
-    try:
-        return _read_trade(frame)
-    except DECODING:
-        return None
 
 
 BINANCE = Venue(
@@ -265,7 +255,7 @@ BINANCE = Venue(
     unsubscribe=unsubscribe,
     read=read,
     parse={Channel.TOUCH: parse_touch, Channel.DEPTH: parse_depth, Channel.TRADES: parse_trade},
-    usual={Channel.TOUCH: usual_touch, Channel.TRADES: lambda: _usual_trade},
+    usual={Channel.TOUCH: usual_touch, Channel.TRADES: lambda: read_trade},
     heads=(b'{"stream":"', b'"data":'),
     send_interval_s=0.25,  # five a second are allowed, and pongs count
     rotate_after_s=ROTATE_AFTER_S,

@@ -194,6 +194,7 @@ def test_sums_of_sizes_lose_no_digit() -> None:
 
 
 def test_a_venue_time_far_from_ours_is_not_believed() -> None:
-    assert trade_time_ns(venue_ns=10 * NS, received_ns=12 * NS) == (10 * NS, False)
-    assert trade_time_ns(venue_ns=12 * NS, received_ns=10 * NS) == (12 * NS, False)
-    assert trade_time_ns(venue_ns=10 * NS, received_ns=12 * NS + 1) == (12 * NS + 1, True)
+    assert trade_time_ns(venue_ns=10 * NS, received_ns=12 * NS) == 10 * NS
+    assert trade_time_ns(venue_ns=12 * NS, received_ns=10 * NS) == 12 * NS
+    assert trade_time_ns(venue_ns=10 * NS, received_ns=12 * NS + 1) == 12 * NS + 1
+    assert trade_time_ns(venue_ns=12 * NS + 1, received_ns=10 * NS) == 10 * NS

@@ -9,13 +9,13 @@ import msgspec
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from msgspec import Struct, field
+from msgspec import Struct, field, structs
 
-from core.events import Body, BookDelta, BookImage, Quote, Trade
-from marketdata.venue import Data, Unreadable, Venue
+from core.events import Body, BookDelta, BookImage, Channel, Quote, Trade
+from marketdata.venue import Data, Reader, Unreadable, UsualReader, Venue
 from marketdata.venues import VENUES
-from marketdata.venues.binance import parse_touch, touch_reader
-from marketdata.wire import Id, positive, reads
+from marketdata.venues.binance import BINANCE
+from marketdata.wire import DECODING, Id, positive, reads
 from tests.conftest import Frames
 from tests.marketdata.replay import Replay, kraken_instruments
 
@@ -148,7 +148,7 @@ def places(value: object, path: tuple[str | int, ...] = ()) -> "itertools.chain[
     )
 
 
-# -- readers that remember the touch before
+# -- readers of what frames usually are
 
 
 class Ticker(Struct):
@@ -179,6 +179,22 @@ def told(read: Callable[[bytes], Iterable[Body]], frame: bytes) -> str:
         return str(error)
 
 
+def check_usual(usual: UsualReader, parse: Reader, frame: bytes) -> None:
+    """A usual reader tells what the other does, and leaves it what cannot be read and what is crossed, nothing else."""
+    try:
+        body = usual(frame)
+    except DECODING:
+        try:
+            (body,) = parse(frame)
+        except Unreadable:
+            return
+        assert isinstance(body, Quote)
+        assert body.crossed
+    else:
+        assert told(parse, frame) == repr([body])
+        assert not (isinstance(body, Quote) and body.crossed)
+
+
 NUMBERS = ("60000.01", "60000.010", "6000001e-2", "60000.02", "1.25", "0.80", "0.8", "0", "-1", "NaN", "Infinity", "")
 
 
@@ -189,26 +205,53 @@ def touches(draw: st.DrawFn) -> str:
     return json.dumps({"stream": "btcusdt@bookTicker", "data": data}, separators=(",", ":"))
 
 
+@st.composite
+def trades(draw: st.DrawFn) -> str:
+    data = {"t": draw(st.integers(-1, 9)), "p": draw(st.sampled_from(NUMBERS)), "q": draw(st.sampled_from(NUMBERS))}
+    data |= {"T": draw(st.sampled_from((MS, MS + 1, MS * 1000, MS * 10**6, 0))), "m": draw(st.booleans())}
+    return json.dumps({"stream": "btcusdt@trade", "data": data}, separators=(",", ":"))
+
+
+FRAMES = st.lists(st.one_of(touches(), trades(), mutated(SEEDS["binance"][:3]), st.sampled_from(SEEDS["binance"])))
+
+
 @settings(max_examples=400, deadline=None)
-@given(frames=st.lists(st.one_of(touches(), mutated(SEEDS["binance"][:1]), st.sampled_from(SEEDS["binance"]))))
-def test_a_touch_is_read_the_same_whatever_was_read_before(frames: list[str]) -> None:
-    read = touch_reader()
+@given(frames=FRAMES)
+def test_usual_frames_are_read_the_same_whatever_was_read_before(frames: list[str]) -> None:
+    usual = {channel: make() for channel, make in BINANCE.usual.items()}
     for frame in frames:
         encoded = frame.encode(errors="surrogatepass")
-        assert told(read, encoded) == told(parse_touch, encoded) == told(plainly, encoded)
+        for channel, reader in usual.items():
+            check_usual(reader, BINANCE.parse[channel], encoded)
+        assert told(BINANCE.parse[Channel.TOUCH], encoded) == told(plainly, encoded)
+
+
+@settings(max_examples=400, deadline=None)
+@given(frames=FRAMES)
+def test_a_session_tells_the_same_without_usual_readers(frames: list[str]) -> None:
+    one, other = (
+        Replay(venue, [INSTRUMENT], now_ns=MS * 10**6) for venue in (BINANCE, structs.replace(BINANCE, usual={}))
+    )
+    for frame in (*SEEDS["binance"][:3], *frames):
+        assert len(one.push(frame)) == len(other.push(frame))
+
+    assert repr(one.sink) == repr(other.sink)
+    assert one.sent() == other.sent()
+    assert (one.session.counters, one.market.counters) == (other.session.counters, other.market.counters)
 
 
 @pytest.mark.parametrize("stem", ["binance-spot-20240808-btcusdt", "binance-spot-20210405-10sym"])
 def test_recorded_touches_are_read_the_same_also_with_damaged_ones_between(captures: Frames, stem: str) -> None:
     chance = random.Random(1)
-    read = touch_reader()
+    usual, parse = BINANCE.usual[Channel.TOUCH](), BINANCE.parse[Channel.TOUCH]
     frames = [record["raw"].encode() for record in captures(stem) if "@bookTicker" in record["raw"]]
     for frame in frames:
         if chance.random() < 0.2:
             at = chance.randrange(len(frame))
             damaged = frame[:at] + bytes([chance.randrange(256)]) + frame[at + chance.randrange(2) :]
-            assert told(read, damaged) == told(plainly, damaged)
-        assert told(read, frame) == told(plainly, frame)
+            assert told(parse, damaged) == told(plainly, damaged)
+            check_usual(usual, parse, damaged)
+        assert [usual(frame)] == plainly(frame)
 
     assert len(frames) > 5000
 
