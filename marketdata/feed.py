@@ -147,19 +147,19 @@ class FeedSession:
         else:
             self._send([self.venue.listing(self._take_ids(1))])
 
-    def receive(self, frame: str | bytes, now_ns: int) -> Sequence[FeedEvent]:
+    def receive(self, frame: str | bytes, now_ns: int) -> list[FeedEvent]:
         """Read one frame. A part that cannot be read is counted and left out, never raised."""
         if isinstance(frame, str):
             try:
                 frame = frame.encode()
             except UnicodeEncodeError:
                 self.counters["unreadable"] += 1
-                return ()
+                return []
         head = frame.partition(self._head_end)[0] if self._head_end else b""
         route = self._heads.get(head)
         if route is not None and route.usual is not None and not self._resyncs and not self._offline:
             try:
-                return (MarketEvent(route.instrument, route.usual(frame)),)
+                return [MarketEvent(route.instrument, route.usual(frame))]
             except DECODING:
                 pass  # what it is instead is found below
         events: list[FeedEvent] = []
