@@ -185,11 +185,11 @@ def check_usual(usual: UsualReader, parse: Reader, frame: bytes) -> None:
         body = usual(frame)
     except DECODING:
         try:
-            (body,) = parse(frame)
+            (left,) = parse(frame)
         except Unreadable:
             return
-        assert isinstance(body, Quote)
-        assert body.crossed
+        assert isinstance(left, Quote)
+        assert left.crossed
     else:
         assert told(parse, frame) == repr([body])
         assert not (isinstance(body, Quote) and body.crossed)
