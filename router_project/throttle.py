@@ -7,13 +7,14 @@ address counts only when the proxy is trusted.
 import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Any
 
 from channels.db import database_sync_to_async
 from django.conf import settings
 
 from accounts import selectors, services
+from accounts.authentication import KEY_HEADERS
 from accounts.limits import Limits, Window, current_limits
 from core.errors import Unauthorized
 from router_project.errors import answer
@@ -26,6 +27,9 @@ FREE = ("/health", "/ready", "/metrics", "/static/")  # asked by machines that m
 ORDER_METHODS = frozenset({"POST", "PUT", "DELETE"})
 TIERS_KEPT_MAX = 10_000
 TIER_KEPT_S = 5.0  # a change of tier, or a revoked key, is seen after so long
+TOKEN_HEADER = b"authorization"
+CREDENTIAL_HEADERS = (TOKEN_HEADER, *(name.lower().encode() for name in KEY_HEADERS))  # the first that is there counts
+IPV6_NETWORK = 64  # bits: who has one address of such a network has all of them
 
 
 class Throttle:
@@ -38,7 +42,8 @@ class Throttle:
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
         if scope["type"] in ("http", "websocket"):
-            scope = {**scope, "client": (address_of(scope), 0)}  # from here on the client's own, not its proxy's
+            # From here on the client's own, not its proxy's: the address as it is counted.
+            scope = {**scope, "client": (counted_as(address_of(scope)), 0)}
         if self._limits is None or scope["type"] != "http" or scope["path"].startswith(FREE):
             await self._app(scope, receive, send)
             return
@@ -101,14 +106,15 @@ def _name_account(scope: Scope, who: str) -> None:
 
 
 def _credential(scope: Scope) -> str:
+    """Return the credential by which REST framework will know the sender: another one would be counted for nothing."""
+    given: dict[bytes, bytes] = {}
     for name, value in scope["headers"]:
-        if name in (b"x-api-key", b"x-token-id"):
-            return str(value.strip().decode("latin-1"))
-        if name == b"authorization":
-            scheme, _, token = value.partition(b" ")
-            if scheme.lower() == b"bearer":
-                return str(token.strip().decode("latin-1"))
-    return ""
+        if name in CREDENTIAL_HEADERS:
+            given[name] = given[name] + b"," + value if name in given else value  # as Django joins them: no credential
+    scheme, _, token = given.pop(TOKEN_HEADER, b"").strip().partition(b" ")
+    if scheme.lower() != b"bearer":
+        token = next((given[name] for name in CREDENTIAL_HEADERS if name in given), b"")
+    return token.strip().decode("latin-1")
 
 
 def address_of(scope: Scope) -> str:
@@ -125,6 +131,19 @@ def address_of(scope: Scope) -> str:
         if address not in settings.TRUSTED_PROXIES:
             return address
     return str(peer)
+
+
+def counted_as(address: str) -> str:
+    """Return the name under which an address is counted: of IPv6 its network, else one host would be many."""
+    if ":" not in address:
+        return address
+    try:
+        found = IPv6Address(address)
+    except ValueError:
+        return address
+    if found.ipv4_mapped is not None:
+        return str(found.ipv4_mapped)
+    return str(ip_network((int(found), IPV6_NETWORK), strict=False).network_address)
 
 
 def _is_order_action(scope: Scope) -> bool:

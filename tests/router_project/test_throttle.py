@@ -11,7 +11,7 @@ from django.db import connection
 from accounts import services
 from accounts.limits import current_limits
 from accounts.models import User
-from router_project.throttle import Throttle
+from router_project.throttle import Throttle, counted_as
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -89,6 +89,58 @@ async def test_a_user_has_the_limits_of_their_tier_wherever_they_come_from(throt
 async def test_a_made_up_token_counts_for_its_address(throttle: Throttle) -> None:
     statuses = [(await ask(throttle, authorization=f"Bearer made.up.{number}"))[0] for number in range(5)]
     assert statuses == [200] * 3 + [429] * 2
+
+
+async def test_all_keys_and_tokens_of_a_user_share_one_count(throttle: Throttle) -> None:
+    made = await asyncio.to_thread(services.register, username="dave", password="password123")
+    keys = [await asyncio.to_thread(services.make_key, user_id=made.user.pk) for _ in range(3)]
+    again = await asyncio.to_thread(services.login, username="dave", password="password123")
+    credentials = [{"x_api_key": key.raw} for key in keys]
+    credentials += [{"authorization": f"Bearer {one.access_token}"} for one in (made, again)]
+    statuses = [(await ask(throttle, **headers))[0] for headers in credentials * 2]
+    assert statuses == [200] * 5 + [429] * 5
+
+
+async def test_who_is_counted_is_who_is_served(throttle: Throttle) -> None:
+    """Another credential beside the one that REST framework takes counts for nothing, wherever it stands."""
+    erin, other = [
+        await asyncio.to_thread(services.register, username=name, password="password123") for name in ("erin", "other")
+    ]
+    foreign = (await asyncio.to_thread(services.make_key, user_id=other.user.pk)).raw
+    own = (await asyncio.to_thread(services.make_key, user_id=erin.user.pk)).raw
+    token = f"Bearer {erin.access_token}"
+    spoofs = [
+        {"x_api_key": foreign, "authorization": token},
+        {"x_api_key": "", "authorization": token},
+        {"x_token_id": "sr_madeup", "authorization": token},
+        {"x_token_id": foreign, "x_api_key": own},
+        {"authorization": "Basic ZXJpbjp4", "x_api_key": own},
+    ]
+    answers = [await ask(throttle, **headers) for headers in spoofs]
+    assert [headers["x-ratelimit-remaining"] for _, headers in answers] == ["4", "3", "2", "1", "0"]
+    assert (await ask(throttle, authorization=token))[0] == 429
+    assert (await ask(throttle, x_api_key=foreign))[1]["x-ratelimit-remaining"] == "4", "not a hit was the other's"
+
+
+async def test_an_ipv6_network_is_one_sender(throttle: Throttle) -> None:
+    statuses = [(await ask(throttle, peer=f"2001:db8:1:2:{number:x}::{number:x}"))[0] for number in range(1, 6)]
+    assert statuses == [200] * 3 + [429] * 2
+    assert (await ask(throttle, peer="2001:db8:1:3::1"))[0] == 200, "a neighbour's network"
+    behind = [
+        (await ask(throttle, peer="10.0.0.1", x_forwarded_for=f"2001:db8:9:9::{number:x}"))[0] for number in range(5)
+    ]
+    assert behind == [200] * 3 + [429] * 2
+    mapped = [(await ask(throttle, peer=peer))[0] for peer in ("::ffff:7.7.7.7", "7.7.7.7") * 2]
+    assert mapped == [200] * 3 + [429]
+
+
+@pytest.mark.parametrize(
+    ("address", "counted"),
+    [("9.9.9.9", "9.9.9.9"), ("::1", "::"), ("2001:db8::1", "2001:db8::"), ("fe80::1%eth0", "fe80::"),
+     ("::ffff:9.9.9.9", "9.9.9.9"), ("unknown", "unknown"), ("a:b", "a:b"), ("", "")],
+)  # fmt: skip
+def test_what_an_address_is_counted_as(address: str, counted: str) -> None:
+    assert counted_as(address) == counted
 
 
 async def test_order_actions_have_a_limit_of_their_own(throttle: Throttle) -> None:
