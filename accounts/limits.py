@@ -13,6 +13,7 @@ from typing import Protocol
 
 import structlog
 from django.conf import settings
+from django.http import HttpRequest
 from msgspec import Struct
 from prometheus_client import Counter as Metric
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -45,6 +46,8 @@ LOGIN_WINDOW_S = 300.0
 FAILED_LOGINS_A_PAIR = 10
 FAILED_LOGINS_AN_ADDRESS = 50
 FAILED_LOGINS_A_NAME = 100  # high: a stranger must not be able to lock somebody out
+REGISTRATION_WINDOW_S = 3600.0
+REGISTRATIONS_AN_ADDRESS = 100  # each new user has limits of their own
 
 
 class RateLimited(DomainError):
@@ -175,13 +178,21 @@ class Limits:
         for key, limit in _login_keys(username, address):
             count, left_s = await self._counter.look(key)
             if count >= limit:
-                refused_total.labels("login").inc()
-                wait_s = max(1, math.ceil(left_s))
-                raise RateLimited(f"too many failed log-ins; try again in {wait_s} s", retry_after=wait_s)
+                raise _refused("login", "too many failed log-ins", left_s)
 
     async def login_failed(self, username: str, address: str) -> None:
         for key, _ in _login_keys(username, address):
             await self._counter.hit(key, LOGIN_WINDOW_S)
+
+    async def registration(self, address: str) -> None:
+        """Count a registration, also one whose name is taken: those tell who is here.
+
+        Raises:
+            RateLimited: the address made as many as it may; the message says when to come back.
+        """
+        count, left_s = await self._counter.hit(f"register:{address}", REGISTRATION_WINDOW_S)
+        if count > REGISTRATIONS_AN_ADDRESS:
+            raise _refused("registration", "too many registrations", left_s)
 
     async def _count(self, what: str, who: str, limit: int, window_s: float) -> Window:
         count, reset_s = await self._counter.hit(f"{what}:{who}", window_s)
@@ -189,6 +200,17 @@ class Limits:
         if not window.allowed:
             refused_total.labels(what).inc()
         return window
+
+
+def address_of(request: HttpRequest) -> str:
+    """Return the client's address, as the throttle found it."""
+    return str(request.META.get("REMOTE_ADDR") or "unknown")
+
+
+def _refused(what: str, why: str, left_s: float) -> RateLimited:
+    refused_total.labels(what).inc()
+    wait_s = max(1, math.ceil(left_s))
+    return RateLimited(f"{why}; try again in {wait_s} s", retry_after=wait_s)
 
 
 def _login_keys(username: str, address: str) -> list[tuple[str, int]]:

@@ -17,7 +17,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from accounts import selectors, serializers, services
-from accounts.limits import current_limits
+from accounts.limits import address_of, current_limits
 from core.errors import Invalid, Unauthorized
 
 EXAMPLE = OpenApiExample("a user", {"username": "alice", "password": "password123"}, request_only=True)
@@ -61,10 +61,16 @@ class RegisterView(_Public):
         if client_type is not None and not request.data:
             if client_type not in CLIENT_TYPES:
                 raise Invalid(f"must be one of {', '.join(CLIENT_TYPES)}", loc=("query", "client_type"))
+            self._count(request)
             return Response(serializers.client(services.register_client(), client_type), status=201)
         data = self.serializer_class(data=request.data)
         data.is_valid(raise_exception=True)
+        self._count(request)
         return Response(serializers.tokens(services.register(**data.validated_data)), status=201)
+
+    def _count(self, request: Request) -> None:
+        if settings.RATE_LIMITS:
+            async_to_sync(current_limits().registration)(address_of(request))
 
 
 class LoginView(_Public):
@@ -142,11 +148,6 @@ class KeyView(APIView):
     def delete(self, request: Request, key_id: int) -> Response:
         """End a key at once, its sockets within seconds."""
         return Response(serializers.key(services.revoke_key(user_id=_user_id(request), key_id=key_id)))
-
-
-def address_of(request: Request) -> str:
-    """Return the client's address, as the throttle found it."""
-    return str(request.META.get("REMOTE_ADDR") or "unknown")
 
 
 def _user_id(request: Request) -> int:

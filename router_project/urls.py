@@ -6,10 +6,15 @@ from django.urls import include, path
 from django.views.decorators.http import require_safe
 from drf_spectacular.views import SpectacularJSONAPIView, SpectacularRedocView, SpectacularSwaggerView
 
+from accounts.forms import AdminLoginForm, LoginForm
 from router_project import openapi, views  # noqa: F401 - openapi registers our security scheme
 
 session = [
-    path("login", LoginView.as_view(template_name="rest_framework/login.html"), name="login"),
+    path(
+        "login",
+        LoginView.as_view(template_name="rest_framework/login.html", authentication_form=LoginForm),
+        name="login",
+    ),
     path("logout", LogoutView.as_view(), name="logout"),
 ]
 
@@ -17,6 +22,7 @@ session = [
 swagger = require_safe(SpectacularSwaggerView.as_view(url_name="schema"))
 redoc = require_safe(SpectacularRedocView.as_view(url_name="schema", template_name="router_project/redoc.html"))
 
+admin.site.login_form = AdminLoginForm
 admin.site.site_header = admin.site.site_title = "Simple Router"
 
 urlpatterns = [
