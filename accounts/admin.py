@@ -8,6 +8,8 @@ from django.http import HttpRequest
 
 from accounts.models import Tier, User
 
+RIGHTS = ("is_staff", "is_superuser", "groups", "user_permissions")
+
 
 class UserForm(UserChangeForm):  # type: ignore[type-arg]
     class Meta(UserChangeForm.Meta):
@@ -56,6 +58,17 @@ class AccountAdmin(UserAdmin):  # type: ignore[type-arg]
     def make_basic(self, request: HttpRequest, users: "QuerySet[User]") -> None:
         self._set(request, users, "tier BASIC", tier=Tier.BASIC)
 
+    def get_readonly_fields(self, request: HttpRequest, obj: User | None = None) -> Any:
+        """Only a superuser gives rights: whoever may change users could else take all of them."""
+        fields = super().get_readonly_fields(request, obj)
+        return fields if request.user.is_superuser else (*fields, *RIGHTS)
+
+    def has_change_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
+        return super().has_change_permission(request, obj) and _may_touch(request, obj)
+
+    def has_delete_permission(self, request: HttpRequest, obj: User | None = None) -> bool:
+        return super().has_delete_permission(request, obj) and _may_touch(request, obj)
+
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
         """Say why a user who traded stays: not for want of a permission."""
         to_delete, counts, needed, protected = super().get_deleted_objects(objs, request)
@@ -66,8 +79,13 @@ class AccountAdmin(UserAdmin):  # type: ignore[type-arg]
 
     def _set(self, request: HttpRequest, users: "QuerySet[User]", done: str, **values: Any) -> None:
         """Change users, and note it in each one's history."""
-        changed = list(users.exclude(**values))
+        changed = [user for user in users.exclude(**values) if _may_touch(request, user)]
         User.objects.filter(pk__in=[user.pk for user in changed]).update(**values)
         for user in changed:
             self.log_change(request, user, done)
         self.message_user(request, f"{done}: {len(changed)}", messages.SUCCESS)
+
+
+def _may_touch(request: HttpRequest, user: User | None) -> bool:
+    """Tell whether this operator may change or delete this user: other operators are a superuser's."""
+    return user is None or not user.is_staff or request.user.is_superuser
