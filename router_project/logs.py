@@ -13,6 +13,8 @@ HIDDEN = "…"
 _SECRET_KEYS = re.compile(r"token|password|secret|authorization|api_?key|cookie", re.IGNORECASE)
 _QUERY = re.compile(r"(?<=[^\s?\"'])\?[^\s\"'<>?]*=[^\s\"'<>]*")
 _JWT = re.compile(r"\beyJ[\w-]{5,}\.[\w-]+(?:\.[\w-]*)?")
+_API_KEY = re.compile(r"\bsr_[\w-]{20,}")
+_CREDENTIALS = re.compile(r"(?<=://)[^\s/@\"']+@")  # of a URL: user and password
 _TEXT_MAX = 8_000
 _SAFE_KEYS = frozenset({"event", "level", "logger", "timestamp"})
 
@@ -28,7 +30,11 @@ def redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Mappi
 
 
 def without_secrets(text: str) -> str:
-    return _JWT.sub(HIDDEN, _QUERY.sub("?" + HIDDEN, text[:_TEXT_MAX]))
+    """Return the text, cut to a bound, without query strings, tokens, API keys and the passwords of URLs."""
+    text = _QUERY.sub("?" + HIDDEN, text[:_TEXT_MAX])
+    for secret in (_JWT, _API_KEY, _CREDENTIALS):
+        text = secret.sub(HIDDEN, text)
+    return text
 
 
 def _words(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:

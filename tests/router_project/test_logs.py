@@ -10,6 +10,7 @@ import structlog
 
 from router_project import logs
 
+KEY = "sr_" + "aB3-_" * 8 + "xyz"
 TOKEN = "eyJhbGciOiJIUzI1NiJ9.eyJ1c2VyX2lkIjoxfQ.c2lnbmF0dXJl"
 
 
@@ -37,6 +38,11 @@ def test_no_secret_is_logged(written: io.StringIO) -> None:
     plain.warning("GET /ws?token=%s HTTP/1.1", TOKEN)
     plain.warning("handshake of /ws?x=1&token=hunter2 failed")
     plain.warning("Authorization: Bearer %s", TOKEN)
+    plain.warning("X-API-Key: %s", KEY)
+    structured.warning("no such key", path=f"/api-keys/{KEY}", error=f"key '{KEY}' is none")
+    structured.warning(
+        "away", error="cannot connect to redis://router:hunter2@redis:6379/0 and postgres://hunter2@db/x"
+    )
     structured.warning("a log-in", password="hunter2", access_token="hunter2", api_key="hunter2", path="/a?q=hunter2")
     try:
         raise ValueError(f"bad url /ws?token={TOKEN}")
@@ -45,6 +51,8 @@ def test_no_secret_is_logged(written: io.StringIO) -> None:
         structured.exception("it failed again")
     text = written.getvalue()
     assert "hunter2" not in text
+    assert KEY[:12] not in text
+    assert "redis:6379/0" in text, "the address itself is worth knowing"
     assert TOKEN not in text
     assert "eyJ" not in text
     assert "it failed again" in text
