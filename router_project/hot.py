@@ -115,7 +115,11 @@ async def _send(made: tuple[int, bytes, Mapping[str, str]], send: Send) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-SECURITY_HEADERS = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"same-origin"))
+SECURITY_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"same-origin"),
+    (b"cache-control", b"no-store"),
+)
 
 
 async def _place_order(bearer: Bearer, body: bytes) -> tuple[int, Any]:

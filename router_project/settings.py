@@ -4,7 +4,6 @@ import os
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from corsheaders.defaults import default_headers
 
@@ -34,6 +33,7 @@ PORT = env.integer("PORT", 8000, least=0, most=65_535)  # 0: any free port
 STATE_PORT = env.integer("STATE_PORT", 0, least=0, most=65_535)  # of a process without the web role; 0: none
 # How long a web process that stops takes requests on idle connections: a proxy may just be using one.
 DRAIN_S = float(env.decimal("DRAIN_S", "0", least="0", most="60"))
+HTTPS = env.flag("HTTPS", default=False)  # what stands in front ends TLS, and lets nobody in without it
 DEBUG = env.flag("DEBUG", default=False)
 ALLOWED_HOSTS = list(env.words("ALLOWED_HOSTS")) or list(dict.fromkeys(("localhost", "127.0.0.1", "[::1]", HOST)))
 CORS_ALLOWED_ORIGINS = env.parsed("CORS_ORIGINS", "", check_origins)
@@ -146,9 +146,10 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "router_project.middleware.AccountNamed",
+    "django.middleware.security.SecurityMiddleware",
+    "router_project.middleware.BrowserRules",
     "router_project.errors.JsonErrors",
     "router_project.middleware.TrailingSlash",
-    "django.middleware.security.SecurityMiddleware",
     "router_project.middleware.StaticFiles",
     "corsheaders.middleware.CorsMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -196,8 +197,13 @@ X_FRAME_OPTIONS = "DENY"
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
 CSRF_COOKIE_SAMESITE = "Lax"
-_SECURE_COOKIES = bool(CORS_ALLOWED_ORIGINS) and all(urlsplit(url).scheme == "https" for url in CORS_ALLOWED_ORIGINS)
-SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = PRODUCTION and _SECURE_COOKIES
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS
+SECURE_HSTS_SECONDS = 365 * 24 * 3600 if HTTPS else 0
+SILENCED_SYSTEM_CHECKS = [
+    "security.W005",  # HSTS for all subdomains, and
+    "security.W021",  # for ever in browsers' lists: the domain's owner decides, not one of its hosts
+    "security.W008",  # a redirect to HTTPS is the proxy's: here it would lose a POST's body and turn probes away
+]
 CSRF_FAILURE_VIEW = "router_project.errors.csrf_failure"
 
 # -- accounts

@@ -42,8 +42,10 @@ class Throttle:
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
         if scope["type"] in ("http", "websocket"):
-            # From here on the client's own, not its proxy's: the address as it is counted.
+            # From here on the client's own, not its proxy's: the address as it is counted, the scheme that it used.
             scope = {**scope, "client": (counted_as(address_of(scope)), 0)}
+            if settings.HTTPS and scope["type"] == "http":
+                scope["scheme"] = "https"
         if self._limits is None or scope["type"] != "http" or scope["path"].startswith(FREE):
             await self._app(scope, receive, send)
             return

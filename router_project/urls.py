@@ -4,7 +4,7 @@ from django.contrib import admin
 from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import include, path
 from django.views.decorators.http import require_safe
-from drf_spectacular.views import SpectacularJSONAPIView, SpectacularRedocView, SpectacularSwaggerView
+from drf_spectacular.views import SpectacularJSONAPIView, SpectacularRedocView, SpectacularSwaggerSplitView
 
 from accounts.forms import AdminLoginForm, LoginForm
 from router_project import openapi, views  # noqa: F401 - openapi registers our security scheme
@@ -19,7 +19,7 @@ session = [
 ]
 
 # Pages only: their renderers write no errors, and no OPTIONS.
-swagger = require_safe(SpectacularSwaggerView.as_view(url_name="schema"))
+swagger = require_safe(SpectacularSwaggerSplitView.as_view(url_name="schema"))
 redoc = require_safe(SpectacularRedocView.as_view(url_name="schema", template_name="router_project/redoc.html"))
 
 admin.site.login_form = AdminLoginForm
