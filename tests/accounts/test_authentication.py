@@ -1,11 +1,17 @@
 """Tokens: whom they speak for, and everything that is none."""
 
+import base64
+import hashlib
+import hmac
+import json
 import time
 from collections.abc import Callable
 from typing import Any
 
 import jwt
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.test import Client
@@ -37,6 +43,27 @@ def signed(claims: dict[str, Any], key: str = KEY, algorithm: str = "HS256") -> 
     return jwt.encode(claims, key, algorithm=algorithm)
 
 
+def by_hand(session: services.Session, key: str = KEY, **header: Any) -> str:
+    """Write a token with whatever header, where the library would refuse to; signed by HMAC-SHA-256 all the same."""
+    parts = [{"alg": "HS256", "typ": "JWT", **header}, claims_of(session)]
+    head = b".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=") for part in parts)
+    signature = hmac.new(key.encode(), head, hashlib.sha256).digest()
+    return (head + b"." + base64.urlsafe_b64encode(signature).rstrip(b"=")).decode()
+
+
+def unsigned(session: services.Session, algorithm: str) -> str:
+    return by_hand(session, alg=algorithm).rpartition(".")[0] + "."
+
+
+def public(key: rsa.RSAPrivateKey) -> str:
+    form = serialization.PublicFormat.SubjectPublicKeyInfo
+    return key.public_key().public_bytes(serialization.Encoding.PEM, form).decode()
+
+
+RSA_KEY = rsa.generate_private_key(65537, 2048)
+JWK = {"kty": "oct", "k": base64.urlsafe_b64encode(b"k" * 40).decode()}
+
+
 def test_a_token_speaks_for_its_user_until_it_ends(session: services.Session) -> None:
     identity = authenticate_token(session.access_token)
     assert (identity.user_id, identity.username, identity.tier) == (session.user.pk, "alice", "BASIC")
@@ -46,6 +73,7 @@ def test_a_token_speaks_for_its_user_until_it_ends(session: services.Session) ->
 def test_a_token_signed_by_us_with_the_same_claims_is_good(session: services.Session) -> None:
     """The control of the forgeries below: only what each of them changes makes it bad."""
     assert authenticate_token(signed(claims_of(session))).username == "alice"
+    assert authenticate_token(by_hand(session)).username == "alice"
 
 
 FORGERIES: dict[str, Callable[[services.Session], str]] = {
@@ -60,6 +88,22 @@ FORGERIES: dict[str, Callable[[services.Session], str]] = {
     "tampered": lambda s: s.access_token[:-4] + ("AAAA" if s.access_token[-4:] != "AAAA" else "BBBB"),
     "no signature": lambda s: s.access_token.rpartition(".")[0] + ".",
     "alg none": lambda s: jwt.encode(claims_of(s), None, algorithm="none"),
+    **{f"alg {name}": lambda s, name=name: unsigned(s, name) for name in ("none", "None", "NONE", "nOnE", "", "HS256")},
+    "alg none but signed": lambda s: by_hand(s, alg="none"),
+    "alg HS256 in small letters": lambda s: by_hand(s, alg="hs256"),
+    "alg null": lambda s: by_hand(s, alg=None),
+    "alg list": lambda s: by_hand(s, alg=["HS256"]),
+    "RS256": lambda s: jwt.encode(claims_of(s), RSA_KEY, algorithm="RS256"),
+    "PS256": lambda s: jwt.encode(claims_of(s), RSA_KEY, algorithm="PS256"),
+    "ES256": lambda s: jwt.encode(claims_of(s), ec.generate_private_key(ec.SECP256R1()), algorithm="ES256"),
+    "EdDSA": lambda s: jwt.encode(claims_of(s), ed25519.Ed25519PrivateKey.generate(), algorithm="EdDSA"),
+    "RS256 signed with our own key": lambda s: by_hand(s, alg="RS256"),
+    "HS256 signed with a public key": lambda s: by_hand(s, key=public(RSA_KEY)),
+    "HS256 signed with nothing": lambda s: by_hand(s, key=""),
+    "a key in the header": lambda s: by_hand(s, key="k" * 40, jwk=JWK),
+    "a key's address in the header": lambda s: by_hand(s, key="k" * 40, jku="https://evil.example/jwks.json", kid="1"),
+    "a key's file in the header": lambda s: by_hand(s, key="", kid="../../../../dev/null"),
+    "critical extensions": lambda s: by_hand(s, crit=["exp2"], exp2=1),
     "foreign key": lambda s: signed(claims_of(s), "k" * 40),
     "the secret key itself": lambda s: signed(claims_of(s), settings.SECRET_KEY),
     "HS384": lambda s: signed(claims_of(s), algorithm="HS384"),
