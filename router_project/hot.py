@@ -31,6 +31,7 @@ Handler = Callable[[Bearer, bytes], Awaitable[tuple[int, Any]]]
 JSON_TYPES = frozenset({b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8"})
 LEFT_TO_DJANGO = frozenset({b"cookie", b"origin", b"x-api-key", b"x-token-id", b"x-http-method-override"})
 HOSTS_KEPT_MAX = 1_000
+HOST_LENGTH_MAX = 255  # of those
 
 
 class HotRoutes:
@@ -38,7 +39,7 @@ class HotRoutes:
 
     def __init__(self, app: App) -> None:
         self._app = app
-        self._hosts: dict[bytes, bool] = {}
+        self._hosts: set[bytes] = set()  # that are ours
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -71,12 +72,12 @@ class HotRoutes:
         return token if self._is_ours(host) else None
 
     def _is_ours(self, host: bytes) -> bool:
-        known = self._hosts.get(host)
-        if known is None:
-            if len(self._hosts) >= HOSTS_KEPT_MAX:
-                self._hosts.clear()
-            domain, _ = split_domain_port(host.decode("latin-1"))
-            known = self._hosts[host] = bool(domain) and validate_host(domain, settings.ALLOWED_HOSTS)
+        if host in self._hosts:
+            return True
+        domain, _ = split_domain_port(host.decode("latin-1"))
+        known = bool(domain) and validate_host(domain, settings.ALLOWED_HOSTS)
+        if known and len(host) <= HOST_LENGTH_MAX and len(self._hosts) < HOSTS_KEPT_MAX:
+            self._hosts.add(host)
         return known
 
 

@@ -27,6 +27,7 @@ log = logging.getLogger("router.requests")
 ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 HEADER = b"x-request-id"
 LAG_INTERVAL_S = 0.5
+PRIVATE_CODES = 3_000  # from here on clients close with whatever code they like
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 REQUESTS = Counter("http_requests", "Requests that were answered", ["method", "status"])
@@ -122,7 +123,7 @@ class Requests:
         finally:
             if opened:
                 SOCKETS.dec()
-                SOCKETS_ENDED.labels(code).inc()
+                SOCKETS_ENDED.labels(code if code < PRIVATE_CODES else "private").inc()
             if self._writes_lines:
                 took_s = time.perf_counter() - began_s
                 log.info(_line("socket", scope, told) | {"opened": opened, "code": code, "seconds": round(took_s, 3)})

@@ -74,9 +74,10 @@ class Throttle:
             now_s = time.monotonic()
             if known is None or known[2] < now_s:
                 known = (*await _identify(credential), now_s + TIER_KEPT_S)
-                while len(self._known) >= TIERS_KEPT_MAX:
-                    del self._known[next(iter(self._known))]
-                self._known[credential] = known
+                if known[0]:  # what is none may be long, and is different each time
+                    while len(self._known) >= TIERS_KEPT_MAX:
+                        del self._known[next(iter(self._known))]
+                    self._known[credential] = known
             if known[0]:
                 return known[0], known[1]
         return f"address:{scope['client'][0]}", ANONYMOUS

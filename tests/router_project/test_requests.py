@@ -105,6 +105,12 @@ async def test_a_socket_has_its_line_when_it_ends_and_no_token_in_it(web: Web) -
     metrics = (await web.http.get("/metrics")).text
     assert "websockets_open 0.0" in metrics
     assert 'websockets_ended_total{code="1000"} 1.0' in metrics
+    for code in (3000, 4321, 4999):  # chosen by the client: not one metric for each
+        async with connect(url) as socket:
+            await socket.recv()
+            await socket.close(code)
+        await web.line(lambda line, code=code: line["event"] == "socket" and line["code"] == code)  # type: ignore[misc]
+    assert 'websockets_ended_total{code="private"} 3.0' in (await web.http.get("/metrics")).text
     assert re.search(r'http_requests_total\{method="POST",status="201"\} 1\.0', metrics)
 
 

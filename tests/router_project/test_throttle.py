@@ -143,6 +143,16 @@ def test_what_an_address_is_counted_as(address: str, counted: str) -> None:
     assert counted_as(address) == counted
 
 
+async def test_credentials_that_are_none_are_not_kept(throttle: Throttle) -> None:
+    """They cost nobody's memory, and push nobody's good one out."""
+    made = await asyncio.to_thread(services.register, username="frank", password="password123")
+    await ask(throttle, authorization=f"Bearer {made.access_token}")
+    for number in range(20):
+        await ask(throttle, authorization=f"Bearer {number}" + "x" * 30_000)
+        await ask(throttle, x_api_key=f"sr_{number}" + "x" * 30_000)
+    assert list(throttle._known) == [made.access_token]
+
+
 async def test_order_actions_have_a_limit_of_their_own(throttle: Throttle) -> None:
     made = await asyncio.to_thread(services.register, username="carol", password="password123")
     headers = {"authorization": f"Bearer {made.access_token}"}
