@@ -28,9 +28,15 @@ async def port() -> AsyncIterator[int]:
 
 @pytest.mark.parametrize(
     "data",
-    [b"nonsense\r\n\r\n", b"GET /\xff HTTP/1.1\r\n\r\n", GET + b"Bad Header: 1\r\n\r\n", b"\x16\x03\x01\x02\x00\x01"],
-    ids=["words", "raw bytes", "space in a name", "TLS"],
-)
+    [b"nonsense\r\n\r\n", b"GET /\xff HTTP/1.1\r\n\r\n", GET + b"Bad Header: 1\r\n\r\n", b"\x16\x03\x01\x02\x00\x01",
+     # A proxy may read these otherwise than we do, and take the rest for another client's request.
+     GET + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+     GET + b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
+     GET + b"Content-Length: 0\r\nContent-Length: 30\r\n\r\n", GET + b"Transfer-Encoding: gzip, identity\r\n\r\n",
+     GET + b"Content-Length : 5\r\n\r\nhello", GET + b"X-A: 1\r\n folded\r\n\r\n"],
+    ids=["words", "raw bytes", "space in a name", "TLS", "length and chunks", "chunks and length", "two lengths",
+         "unknown coding", "space after a name", "a folded header"],
+)  # fmt: skip
 async def test_what_is_no_http_is_told_in_json(port: int, data: bytes) -> None:
     reply, reader, writer = await ask(port, data)
     assert is_refusal(reply, 400, "malformed")

@@ -13,9 +13,10 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+from gateway.sessions import CHECK_INTERVAL_S, REVOCATION_INTERVAL_S
 from tests.running import ANSWER_S, ROOT, Client, Router
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
+pytestmark = pytest.mark.timeout(180)
 
 CUT_OFF_S = 5.0
 BUSY_S = 2.0  # what a loaded machine may add
@@ -86,6 +87,12 @@ async def cut_off_at(socket: Any) -> float:
     return time.monotonic()
 
 
+def test_the_sockets_clock_leaves_room_for_its_question() -> None:
+    """How long it took below depends on when the clock asked last; the longest that it may take is this and a query."""
+    assert CHECK_INTERVAL_S + REVOCATION_INTERVAL_S < CUT_OFF_S
+
+
+@pytest.mark.asyncio(loop_scope="module")
 async def test_whoever_may_no_longer_is_out_within_five_seconds(router: Router) -> None:
     visitors = [await new_visitor(router, way) for way in WAYS]
     bystander = await new_visitor(router, "stays")

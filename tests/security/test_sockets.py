@@ -105,6 +105,15 @@ async def test_a_token_ends_on_open_sockets_and_where_it_was_good_before(
         assert (await http.get(path, headers=bearer(token))).status_code == 401
 
 
+async def test_header_names_are_read_in_any_case_and_never_with_underscores(http: httpx.AsyncClient) -> None:
+    rights = bearer((await new_user(http))["access_token"])
+    key = (await http.post("/api-keys", json={}, headers=rights)).raise_for_status().json()["api_key"]
+    for name, credential in (("AUTHORIZATION", rights["Authorization"]), ("x-aPi-KEY", key), ("X-TOKEN-ID", key)):
+        assert (await http.get("/balance", headers={name: credential})).status_code == 200, name
+    for name in ("X_API_Key", "x_api_key", "X_Token-ID", "HTTP_X_API_KEY", "HTTP_AUTHORIZATION"):
+        assert (await http.get("/balance", headers={name: key})).status_code == 401, name
+
+
 async def test_a_refresh_token_is_for_refreshing_alone(router: Router, http: httpx.AsyncClient) -> None:
     told = await new_user(http)
     assert jwt.decode(told["refresh_token"], options={"verify_signature": False})["token_type"] == "refresh"
