@@ -148,7 +148,7 @@ class CandleSeries:
     flat where nothing traded.
     """
 
-    __slots__ = ("_bars", "_close", "_next", "_observing", "_seconds", "_unseen", "_waiting")
+    __slots__ = ("_bars", "_close", "_next", "_observing", "_seconds", "_unseen", "_waiting", "_whole_from")
 
     def __init__(self) -> None:
         self._close: Decimal | None = None  # of the last closed second
@@ -158,9 +158,15 @@ class CandleSeries:
         self._waiting: dict[int, int] = {}  # interval → observed seconds of its window before the first trade
         self._observing = True
         self._unseen = False  # the open second was not observed from its start
+        self._whole_from = 0  # nor were those before this one
 
-    def observe(self, observing: bool) -> None:
-        """Say whether trades can arrive now; seconds in which they could not are marked partial."""
+    def observe(self, observing: bool, now_ns: int = 0) -> None:
+        """Say whether trades can arrive from now on; seconds in which they could not are marked partial.
+
+        With the time, the second in which it began is one of them: it may not be the next to close.
+        """
+        if observing and not self._observing:
+            self._whole_from = now_ns // _NS + 1
         self._observing = observing
         if not observing:
             self._unseen = True
@@ -195,17 +201,18 @@ class CandleSeries:
         if self._next is None:
             self._next = min((*self._seconds, due))
             self._unseen = True  # nobody knows what came before
+            self._whole_from = max(self._whole_from, now_ns // _NS + 1)
         if due > self._next + JUMP_MAX_S:
             for second in sorted(second for second in self._seconds if second < due):
                 self._next = second
                 self._close_second(closed)
             self._waiting.clear()
-            self._next, self._unseen = due, True
+            self._next, self._unseen, self._whole_from = due, True, now_ns // _NS + 1
         elif due < self._next - JUMP_MAX_S:
             self._seconds.clear()
             self._bars.clear()
             self._waiting.clear()
-            self._next, self._unseen = due, True
+            self._next, self._unseen, self._whole_from = due, True, now_ns // _NS + 1
         while self._next < due:
             self._close_second(closed)
         return closed
@@ -219,7 +226,8 @@ class CandleSeries:
             bar = self._running(interval, start, now_s)
             if bar is not None:
                 passed = max(0, (self._next or start) - start)  # closed seconds of the window
-                running.append(bar.candle(interval, closed=False, partial=self._unseen or bar.seen < passed))
+                unseen = self._unseen or start < self._whole_from <= now_s + 1
+                running.append(bar.candle(interval, closed=False, partial=unseen or bar.seen < passed))
         return running
 
     def restore(self, seconds: Iterable[Candle], now_ns: int) -> list[Candle]:
@@ -250,7 +258,7 @@ class CandleSeries:
         assert second is not None
         self._next = second + 1
         bar = self._seconds.pop(second, None)
-        partial, self._unseen = self._unseen, not self._observing
+        partial, self._unseen = self._unseen or second < self._whole_from, not self._observing
         if bar is None:
             if self._close is None:
                 self._wait(second, seen=not partial)

@@ -62,6 +62,7 @@ class Consolidation:
             name: defaultdict(dict) for name in instruments
         }
         self._holes: set[str] = set()  # venues whose trades could not all arrive since the last `advance`
+        self._hole_ns = 0  # when the last hole was told
         self._due: int | None = None
 
     def take(self, batch: SecondsBatch) -> None:
@@ -92,11 +93,13 @@ class Consolidation:
         silent = {venue for venue in self._venues if self._told_before.get(venue, due - 1) < due}
         observed = not (self._holes or silent)
         self._holes.clear()
+        if not observed:
+            self._hole_ns = wall_ns
         for instrument, series in self.series.items():
             self._fill(series, self._open[instrument], due)
             if not observed:
                 series.observe(False)
-            series.observe(observed)
+            series.observe(observed, min(self._hole_ns, wall_ns))
             yield instrument, series.advance(due * NS + GRACE_NS), series.current(wall_ns)
 
     def _fill(self, series: CandleSeries, open_seconds: dict[int, dict[tuple[str, str], Second]], due: int) -> None:

@@ -200,9 +200,10 @@ class Publisher:
     def _observe(self, venue: str, state: State) -> None:
         """Candles of a time in which trades could not arrive are partial, the venue's and those over all."""
         self._seconds.observe(venue, state in (State.LIVE, State.DISABLED))
+        wall_ns = time.time_ns()
         for (name, _), series in self.series.items():
             if name == venue:
-                series.observe(state is State.LIVE)
+                series.observe(state is State.LIVE, wall_ns)
 
     # -- the loops
 

@@ -140,6 +140,29 @@ def test_seconds_that_were_not_observed_are_partial_and_so_is_every_candle_over_
     assert tens == {0: True, 10: False}
 
 
+def test_the_second_in_which_observing_began_again_is_partial_although_earlier_ones_are_still_open() -> None:
+    series = CandleSeries()
+    series.advance(T0 * NS + GRACE_NS)
+    series.add(Decimal(5), Decimal(1), T0 * NS)
+    series.advance((T0 + 3) * NS)
+    series.observe(False)
+    series.observe(True, (T0 + 4) * NS + GRACE_NS // 2)  # the second before is closed later than that
+    (running,) = [candle for candle in series.current((T0 + 4) * NS + GRACE_NS // 2) if candle.interval == 1]
+    assert running.partial
+    closed = series.advance((T0 + 8) * NS + GRACE_NS)
+    assert [candle.open_time - T0 for candle in closed if candle.interval == 1 and candle.partial] == [2, 3, 4]
+
+
+def test_the_second_of_the_start_is_partial_although_the_one_before_is_still_open() -> None:
+    series = CandleSeries()
+    series.add(Decimal(5), Decimal(1), T0 * NS)
+    series.advance(T0 * NS + GRACE_NS // 2)
+    closed = series.advance((T0 + 3) * NS + GRACE_NS)
+    assert [(candle.open_time - T0, candle.partial) for candle in closed if candle.interval == 1] == [
+        (0, True), (1, False), (2, False),
+    ]  # fmt: skip
+
+
 def test_a_restart_goes_on_with_the_open_candles_and_marks_them_partial() -> None:
     before = CandleSeries()
     before.advance(T0 * NS + GRACE_NS)

@@ -158,6 +158,23 @@ def test_a_process_that_starts_again_adds_to_its_second_and_marks_it_partial() -
     assert not seconds[6].partial
 
 
+def test_a_hole_that_is_told_late_makes_its_own_second_partial_too() -> None:
+    """The process stood still from second 4 on; early in second 6, before 4 was closed, a venue came back."""
+    consolidation = Consolidation([BTC], VENUES)
+    process = Process(0, *VENUES)
+    candles: list[Candle] = []
+    late_ns = (T0 + 6) * NS + GRACE_NS // 2
+    for now_ns in (*range(T0 * NS + GRACE_NS, (T0 + 4) * NS, QUARTER), *range(late_ns, (T0 + 10) * NS, QUARTER)):
+        if now_ns == late_ns:
+            process.seconds.observe("okx", False)
+            process.seconds.observe("okx", True)
+        process.series["binance", BTC].add(Decimal(1), Decimal(1), now_ns - 1, now_ns - 1)
+        consolidation.take(process.tick(now_ns))
+        candles += _closed(consolidation, now_ns)
+    partial = [candle.open_time - T0 for candle in candles if candle.interval == 1 and candle.partial]
+    assert partial[-3:] == [4, 5, 6]
+
+
 def test_nothing_is_closed_before_any_feeds_spoke() -> None:
     assert list(Consolidation([BTC], VENUES).advance(T0 * NS)) == []
 
