@@ -11,6 +11,7 @@ from marketdata.simulated.dialect import (
     DEPTH,
     TOUCH,
     TRADES,
+    Clock,
     Frames,
     Listeners,
     Makers,
@@ -40,7 +41,8 @@ class Binance:
     messages_per_s_max: int | None = 5
     system = "online"
 
-    def __init__(self, makers: Makers, listeners: Listeners) -> None:
+    def __init__(self, makers: Makers, listeners: Listeners, clock_ns: Clock = time.time_ns) -> None:
+        self._clock_ns = clock_ns
         self._listeners = listeners
         self._instruments = {instrument.replace("-", "").lower(): instrument for instrument in makers}
 
@@ -145,7 +147,7 @@ class Binance:
         raise ValueError("Binance's wire has no checksum")
 
     def farewell(self) -> str:
-        now_ms = milliseconds(time.time_ns())
+        now_ms = milliseconds(self._clock_ns())
         return f'{{"stream":"!serverShutdown","data":{{"e":"serverShutdown","E":{now_ms}}}}}'
 
     def garbage(self) -> Sequence[str | bytes]:

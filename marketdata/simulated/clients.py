@@ -96,6 +96,12 @@ class ClientSocket:
             raw.setsockopt(sockets.SOL_SOCKET, sockets.SO_LINGER, struct.pack("ii", 1, 0))  # RST, not FIN
         transport.abort()
 
+    def pause_reading(self) -> None:
+        self.connection.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        self.connection.transport.resume_reading()
+
     def idle_s(self) -> float:
         return time.monotonic() - self._sent_s
 

@@ -4,7 +4,7 @@ Nothing of the adapters is used here: this is the other side of the wire, and an
 one must not hide in the other.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, NamedTuple, Protocol
@@ -132,6 +132,7 @@ class Listeners(Protocol):
 
 
 Makers = Mapping[str, Maker]
+Clock = Callable[[], int]  # nanoseconds since the epoch
 
 
 def fixed(units: int, decimals: int) -> str:

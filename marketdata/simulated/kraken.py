@@ -13,6 +13,7 @@ from marketdata.simulated.dialect import (
     INSTRUMENTS,
     TOUCH,
     TRADES,
+    Clock,
     Frames,
     Listeners,
     Makers,
@@ -44,7 +45,8 @@ class Kraken:
     touch_prices_only = True
     messages_per_s_max: int | None = None
 
-    def __init__(self, makers: Makers, listeners: Listeners) -> None:
+    def __init__(self, makers: Makers, listeners: Listeners, clock_ns: Clock = time.time_ns) -> None:
+        self._clock_ns = clock_ns
         self.system = "online"
         self._corrupt_next = False
         self._makers = makers
@@ -64,7 +66,7 @@ class Kraken:
             return False
 
     def take(self, socket: Socket, frame: str) -> None:
-        now = timestamp(time.time_ns())
+        now = timestamp(self._clock_ns())
         try:
             request = dictionary(json.decode(frame))
         except (DecodeError, RecursionError):
@@ -118,11 +120,11 @@ class Kraken:
         self, socket: Socket, kind: str, answer: Mapping[str, object], request: Mapping[str, Any], now: str
     ) -> None:
         echo = {"req_id": request["req_id"]} if "req_id" in request else {}
-        times = {"time_in": now, "time_out": timestamp(time.time_ns())}
+        times = {"time_in": now, "time_out": timestamp(self._clock_ns())}
         socket.send(kind, json.encode({**answer, **times, **echo}).decode())
 
     def _snapshot(self, socket: Socket, topic: Topic) -> None:
-        maker, now_ns = self._makers[topic.instrument], time.time_ns()
+        maker, now_ns = self._makers[topic.instrument], self._clock_ns()
         if topic.kind == TOUCH:
             socket.send("snapshot", self._ticker(maker, "snapshot", now_ns))
         elif topic.kind == TRADES:
@@ -188,7 +190,7 @@ class Kraken:
         self._corrupt_next = True
 
     def farewell(self) -> str:
-        start = timestamp(time.time_ns())
+        start = timestamp(self._clock_ns())
         plan = f'[{{"expected_start_utc":"{start}","phase":"final_warning_30s","recommended_action":"reconnect"}}]'
         return self._status(FIRST_CONNECTION_ID, f',"upcoming_maintenance":{plan}')
 

@@ -7,13 +7,13 @@ from types import MappingProxyType
 from typing import Self
 
 from marketdata.simulated.binance import Binance
-from marketdata.simulated.dialect import Dialect, Listeners, Makers
+from marketdata.simulated.dialect import Clock, Dialect, Listeners, Makers
 from marketdata.simulated.flow import PHASE_S, Flow
 from marketdata.simulated.kraken import Kraken
 from marketdata.simulated.okx import Okx
 from marketdata.simulated.venue import SimulatedVenue
 
-DIALECTS: dict[str, Callable[[Makers, Listeners], Dialect]] = {"binance": Binance, "okx": Okx, "kraken": Kraken}
+DIALECTS: dict[str, Callable[[Makers, Listeners, Clock], Dialect]] = {"binance": Binance, "okx": Okx, "kraken": Kraken}
 PHASES_BEHIND_MAX = 100  # after a pause of this process the market goes on, it does not catch up
 TICK_INTERVAL_S = 0.1
 

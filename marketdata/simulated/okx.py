@@ -12,6 +12,7 @@ from marketdata.simulated.dialect import (
     INSTRUMENTS,
     TOUCH,
     TRADES,
+    Clock,
     Frames,
     Listeners,
     Makers,
@@ -41,7 +42,8 @@ class Okx:
     messages_per_s_max: int | None = None
     system = "online"
 
-    def __init__(self, makers: Makers, listeners: Listeners) -> None:
+    def __init__(self, makers: Makers, listeners: Listeners, clock_ns: Clock = time.time_ns) -> None:
+        self._clock_ns = clock_ns
         self._makers = makers
         self._listeners = listeners
         self._requests: defaultdict[int, int] = defaultdict(int)
@@ -110,7 +112,7 @@ class Okx:
 
     def _snapshot(self, socket: Socket, topic: Topic) -> None:
         """Send what a new subscriber is sent first, to it alone."""
-        now_ns = time.time_ns()
+        now_ns = self._clock_ns()
         if topic.kind == INSTRUMENTS:
             socket.send("snapshot", self._instrument_list())
         elif topic.kind != TRADES:

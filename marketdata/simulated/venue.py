@@ -25,6 +25,7 @@ from marketdata.simulated.dialect import (
     DEPTH,
     TOUCH,
     TRADES,
+    Clock,
     Dialect,
     Listeners,
     Makers,
@@ -62,14 +63,23 @@ class Quoted(NamedTuple):
 class SimulatedVenue:
     """A venue that listens on a loopback port. Its switches are for tests of what goes wrong."""
 
-    def __init__(self, name: str, speak: Callable[[Makers, Listeners], Dialect], flow: Flow, host: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        speak: Callable[[Makers, Listeners, Clock], Dialect],
+        flow: Flow,
+        host: str,
+        *,
+        clock_ns: Clock = time.time_ns,
+    ) -> None:
         self.name = name
         self.sent: Counter[str] = Counter()  # frames, by kind
         self.trades: deque[SentTrade] = deque(maxlen=TRADES_KEPT)  # as sent, oldest first
         self.handshakes_refused = 0
         self.listeners: dict[Topic, set[ClientSocket]] = {}
         self.makers = flow.makers[name]
-        self.dialect = speak(self.makers, self.listeners)
+        self.dialect = speak(self.makers, self.listeners, clock_ns)
+        self._clock_ns = clock_ns
         self._flow = flow
         self._host = host
         self._port = 0
@@ -207,7 +217,7 @@ class SimulatedVenue:
         if not answering:
             self._going.clear()
             for socket in self._sockets:
-                socket.connection.transport.pause_reading()
+                socket.pause_reading()
 
     def resume(self) -> None:
         """End a stall: say what changed, then answer what was asked. Prints of the meantime are lost."""
@@ -216,7 +226,7 @@ class SimulatedVenue:
         for maker in self.makers.values():
             self._publish(maker)
         for socket in list(self._sockets):
-            socket.connection.transport.resume_reading()
+            socket.resume_reading()
             while socket.waiting and not self._stall:
                 self._take(socket, socket.waiting.popleft())
 
@@ -238,7 +248,7 @@ class SimulatedVenue:
         """Send unreadable frames to every connection, each kind in turn."""
         frames = self.dialect.garbage()
         for number in range(n):
-            self._tell("garbage", frames[number % len(frames)])
+            self.tell("garbage", frames[number % len(frames)])
 
     def corrupt_checksum(self) -> None:
         """Make the next book update's checksum wrong, while the book itself stays right."""
@@ -256,7 +266,7 @@ class SimulatedVenue:
 
     def announce_close(self, *, after_s: float = ANNOUNCED_CLOSE_S) -> None:
         """Say that the open connections will be closed, and close those some seconds later."""
-        self._tell("notice", self.dialect.farewell())
+        self.tell("notice", self.dialect.farewell())
         old = list(self._sockets)
 
         async def close() -> None:
@@ -269,7 +279,7 @@ class SimulatedVenue:
 
     def set_status(self, system: str) -> None:
         """Tell the engine's state (Kraken: online, maintenance, …); nothing trades unless it is online."""
-        self._tell("status", self.dialect.status(system))
+        self.tell("status", self.dialect.status(system))
 
     # -- what the market does
 
@@ -289,7 +299,7 @@ class SimulatedVenue:
         if maker is None or self._stall or self._versions.get(instrument) == maker.version:
             return
         self._versions[instrument] = maker.version
-        self._send(DEPTH, self.dialect.depth(maker, time.time_ns()))
+        self._send(DEPTH, self.dialect.depth(maker, self._clock_ns()))
 
     def tick(self) -> None:
         """Do what time asks for: heartbeats, pings, cuts. Called some ten times a second."""
@@ -307,10 +317,10 @@ class SimulatedVenue:
         if not always and (touch == last or (self.dialect.touch_prices_only and last and touch[::2] == last[::2])):
             return
         self._touches[maker.instrument] = touch
-        self._send(TOUCH, self.dialect.touch(maker, time.time_ns()))
+        self._send(TOUCH, self.dialect.touch(maker, self._clock_ns()))
 
     def _print(self, maker: Maker, prints: Sequence[Print]) -> int:
-        now_ns = time.time_ns()
+        now_ns = self._clock_ns()
         trades = []
         for printed in prints:
             first = self._trade_ids[maker.instrument]
@@ -326,7 +336,8 @@ class SimulatedVenue:
             for socket in tuple(self.listeners.get(topic, ())):
                 socket.send(kind, frame)
 
-    def _tell(self, kind: str, frame: str | bytes) -> None:
+    def tell(self, kind: str, frame: str | bytes) -> None:
+        """Send a frame to every connection, whatever it listens to."""
         for socket in list(self._sockets):
             socket.send(kind, frame)
 
@@ -347,23 +358,30 @@ class SimulatedVenue:
         self._numbers += 1
         socket = ClientSocket(self, connection, self._numbers)
         connection.on_frame = socket.arrived
-        self._sockets.add(socket)
-        self._changed.set()
-        if not self._stall:
-            self.dialect.greet(socket)
+        self.open(socket)
         try:
             async for message in connection:
-                text = message if isinstance(message, str) else message.decode("utf-8", "replace")
-                if not self._stall or (self._stall == "silent" and self.dialect.is_ping(text)):
-                    self._take(socket, text)
-                else:
-                    socket.waiting.append(text)
+                self.receive(socket, message if isinstance(message, str) else message.decode("utf-8", "replace"))
         except ConnectionClosed:
             pass
         except Exception:
             log.exception("serving a client failed", extra={"venue": self.name})
         finally:
             self.forget(socket)
+
+    def open(self, socket: ClientSocket) -> None:
+        """Serve a socket from now on."""
+        self._sockets.add(socket)
+        self._changed.set()
+        if not self._stall:
+            self.dialect.greet(socket)
+
+    def receive(self, socket: ClientSocket, text: str) -> None:
+        """Take what a socket sent, now or when a stall ends."""
+        if not self._stall or (self._stall == "silent" and self.dialect.is_ping(text)):
+            self._take(socket, text)
+        else:
+            socket.waiting.append(text)
 
     def _take(self, socket: ClientSocket, text: str) -> None:
         if socket in self._sockets:
