@@ -6,7 +6,7 @@ them with what the oracle (`oracle.py`) says, to the unit.
 """
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from random import Random
 from typing import Any
@@ -18,6 +18,7 @@ from core import strict_json
 from core.account import Fees, Market, Offer
 from core.errors import DomainError
 from core.events import Side
+from core.ids import new_uuid
 from core.orders import SIMPLE_TYPES, OrderType, Terms
 from tests.trading.desk import Desk
 from tests.trading.oracle import SEEN_MAX_NS, Offers, Oracle, Parent, Refusal, Ticket
@@ -63,9 +64,13 @@ Plan = tuple[Command, Callable[[], Any]]  # what is asked, and the oracle's answ
 class Floor(Desk):
     """A desk whose receipts keep what was shown, and whose lost venues show nothing."""
 
-    def __init__(self, fees: Fees) -> None:
-        super().__init__(fees)
+    def __init__(self, fees: Fees, *, new_id: Callable[[], str] = new_uuid) -> None:
+        super().__init__(fees, new_id=new_id)
         self.behind: dict[tuple[str, Side], tuple[Offer, ...]] = {}  # the touch, best first
+
+    def quoted(self, instrument: str, side: Side) -> Sequence[Offer]:
+        """Return what was shown last, if only by lost venues."""
+        return self.offers.get((instrument, side), ())
 
     def depth(self, instrument: str, side: Side, venue: str) -> Market:
         shown = (*self.offers.get((instrument, side), ()), *self.behind.get((instrument, side), ()))
@@ -88,10 +93,9 @@ class Day:
     """Two accounts on an empty exchange, and the dice that say what happens."""
 
     def __init__(self, dice: Random) -> None:
-        clear()
         self.dice = dice
-        self.log: list[str] = []  # what was asked, and the answers
-        self.accounts = [User.objects.create(username=name, password="!").pk for name in NAMES]
+        self.log: list[object] = []  # what was asked, and the answers
+        self.accounts = self._new_accounts()
         self.fees = FEES[0]
         self.desk = Floor(self.fees)
         self.oracle = Oracle(Fraction(0), Fraction(0))
@@ -100,6 +104,10 @@ class Day:
         self._statuses: dict[str, str] = {}
         self._written = True  # since the last comparison
         self._told = 0  # reports that were compared
+
+    def _new_accounts(self) -> Sequence[int]:
+        clear()
+        return [User.objects.create(username=name, password="!").pk for name in NAMES]
 
     def open(self) -> None:
         self._start(self.dice.choice(FEES))
@@ -452,7 +460,7 @@ class Day:
 
     def _price(self, at: str, side: Side, *, near: bool = False, away: bool = False) -> int:
         """Any price, biased to the touch and one unit either side of it; now and then the ends of the scale."""
-        shown = self.desk.offers.get((at, side), ())
+        shown = self.desk.quoted(at, side)
         touch = shown[0].price if shown else PRICES[at]
         worse = -1 if side is Side.BUY else 1  # towards a limit that does not execute yet
         if away:
@@ -496,27 +504,36 @@ class Day:
     # -- both at once
 
     def _start(self, fees: Fees) -> None:
-        before = self.desk
         self.fees = fees
-        self.desk = Floor(fees)
+        self.desk = self._new_desk(fees)
         self.log.append(f"a process starts, with {fees}")
-        self.desk.offers, self.desk.dead, self.desk.now = before.offers, before.dead, before.now
-        self.desk.behind = before.behind
         self.oracle.maker, self.oracle.taker = Fraction(fees.maker, RATE), Fraction(fees.taker, RATE)
         self.oracle.taken.clear()
 
-    def _run(self, *plans: Plan) -> None:
+    def _new_desk(self, fees: Fees) -> Floor:
+        before, desk = self.desk, Floor(fees)
+        desk.offers, desk.behind, desk.dead, desk.now = before.offers, before.behind, before.dead, before.now
+        return desk
+
+    def _run(self, *plans: Plan) -> list[Any]:
         """Give commands to the exchange, in one transaction, and to the oracle; compare the answers."""
         self._written = True
         results, after = self.desk.exchange.apply([command for command, _ in plans])
         after()
+        self._compare(plans, results)
+        return results
+
+    def _said(self, command: Command, result: Any) -> None:
+        self.log.append(f"{command} → {result!r}")
+
+    def _compare(self, plans: Sequence[Plan], results: Sequence[Any]) -> None:
         assert len(results) == len(plans)
         for (command, answer), result in zip(plans, results, strict=True):
             try:
                 wanted = answer()
             except Refusal as refusal:
                 wanted = refusal
-            self.log.append(f"{command} → {result!r}")
+            self._said(command, result)
             code = result.code if isinstance(result, DomainError) else "accepted"
             assert code == getattr(wanted, "code", "accepted"), f"{command}: {result!r}, the oracle says {wanted!r}"
             if code == "duplicate_token_id":

@@ -1,6 +1,6 @@
 """An exchange on the real database, with a market that the test sets."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import count
@@ -9,6 +9,7 @@ from typing import Any
 from accounts.models import User
 from core.account import Fees, Market, Offer
 from core.events import Side
+from core.ids import new_uuid
 from core.money import to_units
 from core.orders import OrderType, Terms
 from trading.commands import Command, Deposit, Place
@@ -25,7 +26,7 @@ def units(text: str | int) -> int:
 class Desk:
     """Commands in, results out, one transaction each; the touch is whatever `quote` said last."""
 
-    def __init__(self, fees: Fees | None = None) -> None:
+    def __init__(self, fees: Fees | None = None, *, new_id: Callable[[], str] = new_uuid) -> None:
         self.offers: dict[tuple[str, Side], tuple[Offer, ...]] = {}
         self.dead: set[str] = set()
         self.outcomes: list[Outcome] = []
@@ -41,6 +42,7 @@ class Desk:
             told=self.outcomes.append,
             now=self._tick,
             clock_ns=lambda: self.clock_ns,
+            new_id=new_id,
         )
 
     def _tick(self) -> datetime:

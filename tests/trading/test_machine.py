@@ -41,7 +41,7 @@ class Trading(RuleBasedStateMachine):
             dice.choice(self.day.moves())()
         finally:
             for line in self.day.log[said:]:
-                note(line)
+                note(str(line))
 
     @invariant()
     def the_books_are_right(self) -> None:
@@ -73,5 +73,5 @@ def test_the_books_are_right_after_every_step_of_many_days() -> None:
                 day.dice.choice(day.moves())()
                 day.check()
         except Exception as error:
-            raise AssertionError("\n".join([f"MACHINE_SEED={seed}", *day.log[-30:], repr(error)])) from error
+            raise AssertionError("\n".join([f"MACHINE_SEED={seed}", *map(str, day.log[-30:]), repr(error)])) from error
     clear()
