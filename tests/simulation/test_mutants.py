@@ -1,0 +1,42 @@
+"""Planted bugs (`mutants/` here, some of the trading's): the simulation finds each, and its seed shows it again."""
+
+import re
+from collections.abc import Iterator
+from concurrent.futures import Future
+from pathlib import Path
+
+import pytest
+
+from tests import planted
+from tests.planted import Run
+
+TRADING = Path(__file__).parents[1] / "trading" / "mutants"
+OF_TRADING = (
+    "double_fill", "failed_batch_keeps_sizes", "hold_rounded_down", "ioc_takes_more_than_shown", "progress_not_kept",
+    "slice_run_twice", "stale_fill",
+)  # fmt: skip
+PATCHES = [*planted.patches(Path(__file__).parent), *(TRADING / f"{name}.patch" for name in OF_TRADING)]
+HISTORIES = 150
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, Future[Run]]]]:
+    folder = tmp_path_factory.mktemp("mutants")
+    arguments = ("--histories", str(HISTORIES), "--failures", "1")
+    with planted.runs(PATCHES, folder, "tests.simulation", *arguments) as started:
+        yield folder, started
+
+
+@pytest.mark.parametrize("patch", PATCHES, ids=lambda patch: patch.stem)
+def test_a_planted_bug_is_noticed_and_its_seed_shows_it_again(
+    runs: tuple[Path, dict[str, Future[Run]]], patch: Path
+) -> None:
+    folder, started = runs
+    noticed = planted.check_that_it_is_noticed(started[patch.stem], patch)
+    found = re.search(r"seed (\d+) failed: (.*)", noticed.stdout)
+    assert found is not None, noticed.stdout + noticed.stderr
+    again = planted.run_with(patch, folder / patch.stem, "tests.simulation", "--seed", found[1])
+    assert again.returncode == 1
+    assert found[2] in again.stdout
