@@ -29,6 +29,7 @@ def database() -> Iterator[None]:
     django.setup()
     from django.db import connection
 
+    connection.settings_dict["TEST"]["MIGRATE"] = False  # the tables as the models say, at once
     connection.creation.create_test_db(verbosity=0, serialize=False)
     yield
     connection.close()

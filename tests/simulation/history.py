@@ -167,7 +167,8 @@ class History(Day):
         """Let time pass, then let something happen; check all."""
         self.steps += 1
         self._advance()
-        self._pass(self.dice.choice(PAUSES_NS))
+        pause_ns = self.dice.choice(PAUSES_NS)
+        self._pass(pause_ns, tick_ns=TICK_NS if pause_ns < NS else NS)  # a feed may be late
         self._clock_the_exchange()
         self.dice.choice(self.moves())()
         for link in self.links:
@@ -211,7 +212,7 @@ class History(Day):
 
     def _advance(self) -> None:
         """Let the venues trade for a moment."""
-        for _ in range(PHASES * self.dice.choice((1, 1, 2))):
+        for _ in range(PHASES):
             for change in self.flow.advance():
                 self.screen.links[change.maker.venue].side.apply(change)
 
@@ -369,6 +370,12 @@ class History(Day):
 
     # -- what happens on the market
 
+    def _price(self, at: str, side: Side, *, near: bool = False, away: bool = False) -> int:
+        """The same, but often one that a venue can quote."""
+        price, maker = super()._price(at, side, near=near, away=away), self.dice.choice(self.links).side.makers[at]
+        tick = 10 ** (8 - maker.price_decimals) if self.dice.randrange(2) else 1
+        return max(tick, price // tick * tick)
+
     def _quote(self, at: str, side: Side, price: int) -> None:
         """Let a venue quote this price, to its tick, until it is released."""
         link = self.dice.choice(self.links)
@@ -459,7 +466,7 @@ class History(Day):
             link.side.resume()
             for instrument in INSTRUMENTS:
                 link.side.release(instrument)
-            if link.half_open or link.market.disabled:
+            if link.half_open:
                 link.lost("half-open")  # as it would find out, later
             if link.side.dialect.system != "online":
                 link.side.set_status("online")
@@ -470,6 +477,9 @@ class History(Day):
             self._advance()
             self._pass(NS, tick_ns=NS)
             self.prove()
+            for link in self.links:
+                if link.market.disabled:  # a price that nobody can keep ends with its connection
+                    link.lost("another connection")
             wrong = [f"{link.venue.name} is {link.market.state}" for link in self.links if not self._is_well(link)]
 
     def _is_well(self, link: Link) -> bool:

@@ -21,6 +21,7 @@ from tests.simulation.clock import Clock
 STALE_AFTER_S = 5.0
 CHECK_LATE_NS = NS  # between two looks at liveness, at most
 BACKOFFS_NS = (NS // 4, NS // 2, NS, 4 * NS, 15 * NS)
+STATUS = '{"channel":"status"'
 FRAME_NS = 1_000  # between two frames that are read
 LEVELS_PROVED = {"binance": 20, "okx": 5, "kraken": 10}  # Kraken's checksum is of ten a side
 Levels = tuple[list[tuple[int, int]], list[tuple[int, int]]]  # bids, asks: whole ticks and units, best first
@@ -135,6 +136,7 @@ class Link:
         self.noise = 0.0  # of the wire: the share of frames that something happens to
         self.half_open = False  # nothing arrives, in either direction, and nobody says so
         self.refused = False  # new connections are
+        self.halted = False  # the venue's engine, as far as we were told
         self.line: Line | None = None
         self.session: FeedSession | None = None
         self.reading: tuple[str, Levels] | None = None  # of the frame that is being read: its instrument and book
@@ -206,8 +208,9 @@ class Link:
             self._back_off()
 
     def prove(self) -> None:
-        """Who is live was heard of lately."""
+        """Who is live was heard of lately, and its engine runs."""
         if self.market.state is State.LIVE:
+            assert not self.halted, f"{self.venue.name} is live, its engine is halted"
             silent_ns = self._clock.passed_ns - self._alive_ns
             assert self.line is not None, f"{self.venue.name} is live without a connection"
             assert silent_ns < STALE_AFTER_S * NS + CHECK_LATE_NS, f"{self.venue.name} is live, silent for {silent_ns}"
@@ -253,6 +256,8 @@ class Link:
             self.lost("this process was suspended")
             return
         frame, instrument, levels = sent
+        if isinstance(frame, str) and frame.startswith(STATUS) and frame.endswith("}"):
+            self.halted = '"system":"online"' not in frame
         self._alive_ns = now_ns
         self.reading = (instrument, levels) if levels is not None else None
         self.market.take(

@@ -330,7 +330,7 @@ class CandleProof:
 
     def was_set(self, before_ns: int, wall_ns: int) -> None:
         """The wall clock was set: seconds near it are proved less strictly."""
-        self._set_at = max(before_ns, wall_ns) // NS + 3
+        self._set_at = max(self._set_at, max(before_ns, wall_ns) // NS + 3)  # what was ahead once may be closed already
         for pair, since in self._blind_since.items():
             self._blind[pair].clear()
             self._blind_since[pair] = None if since is None else 0
