@@ -183,6 +183,9 @@ class History(Day):
         self._settle_all()
         self.prove()
         self.check()
+        for link in self.links:
+            doubted = link.market.counters.get("resyncs", 0)
+            assert link.disturbed or not doubted, f"{link.venue.name} was right, and was asked again {doubted} times"
         with connection.cursor() as cursor:
             for table in ("report", "balance", "fill"):
                 columns = {"report": "seq, body", "balance": "asset, total, held", "fill": "seq, id, price, quantity"}
@@ -405,6 +408,10 @@ class History(Day):
         ))  # fmt: skip
         if kind not in ("released", "resumed", "engine online"):
             self._fault(kind)
+        if kind == "bad checksum":
+            link = self.screen.links["kraken"]
+        if kind in ("crossed", "absurd price", "garbage", "bad checksum"):
+            link.disturbed = True
         match kind:
             case "released":
                 link.side.release(maker.instrument)
@@ -430,7 +437,7 @@ class History(Day):
                 for _ in range(self.dice.randint(1, 3)):
                     link.side.tell("garbage", self.dice.choice(link.garbage))
             case "bad checksum":
-                self.screen.links["kraken"].side.corrupt_checksum()
+                link.side.corrupt_checksum()
             case "trades skipped":
                 link.side.skip_trades(self.dice.randint(1, 3))
             case "trades repeated":

@@ -134,6 +134,7 @@ class Link:
         self.market = market
         self.truth = Truth(venue.name)
         self.noise = 0.0  # of the wire: the share of frames that something happens to
+        self.disturbed = False  # something was sent that is wrong, or was changed on the way
         self.half_open = False  # nothing arrives, in either direction, and nobody says so
         self.refused = False  # new connections are
         self.halted = False  # the venue's engine, as far as we were told
@@ -183,6 +184,7 @@ class Link:
                 continue
             kind = ("lost", "repeated", "swapped", "cut", "garbage", "late")[int(fault / self.noise * 6)]
             self._faults[f"frame {kind}"] += 1
+            self.disturbed = True
             if kind == "late":
                 return
             sent = line.wire.popleft()
