@@ -192,7 +192,7 @@ class Link:
                 self._take(sent)
                 self._take(sent)
             elif kind == "swapped":
-                if line.wire:
+                for _ in range(min(len(line.wire), self._dice.randint(1, 5))):
                     self._take(line.wire.popleft())
                 self._take(sent)
             elif kind == "cut":
