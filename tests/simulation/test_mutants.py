@@ -11,10 +11,7 @@ from tests import planted
 from tests.planted import Run
 
 TRADING = Path(__file__).parents[1] / "trading" / "mutants"
-OF_TRADING = (
-    "double_fill", "failed_batch_keeps_sizes", "hold_rounded_down", "ioc_takes_more_than_shown", "progress_not_kept",
-    "slice_run_twice", "stale_fill",
-)  # fmt: skip
+OF_TRADING = ("hold_rounded_down", "slice_run_twice")
 PATCHES = [*planted.patches(Path(__file__).parent), *(TRADING / f"{name}.patch" for name in OF_TRADING)]
 HISTORIES = 150
 
