@@ -47,7 +47,7 @@ FAILED_LOGINS_A_PAIR = 10
 FAILED_LOGINS_AN_ADDRESS = 50
 FAILED_LOGINS_A_NAME = 100  # high: a stranger must not be able to lock somebody out
 REGISTRATION_WINDOW_S = 3600.0
-REGISTRATIONS_AN_ADDRESS = 100  # each new user has limits of their own
+REGISTRATIONS_AN_ADDRESS = 500  # a class behind one address may register; each new user has limits of their own
 
 
 class RateLimited(DomainError):
