@@ -166,6 +166,7 @@ APPEND_SLASH = False  # a redirect would lose a POST's body; the slash is tolera
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "router_project" / "templates"],  # before those of the packages that they replace
         "APP_DIRS": True,
         "OPTIONS": {
             "context_processors": [

@@ -93,6 +93,9 @@ async def test_a_person_trades_in_the_browsable_pages_within_their_rules(router:
     await page.goto(f"{router.url}/balance")
     await expect(page.get_by_label("response info")).to_contain_text('"total": 12')
     assert await refused(page) == []
+    await page.get_by_role("button", name="Log out").click()
+    await page.goto(f"{router.url}/info")
+    await expect(page.get_by_role("link", name="Log in")).to_be_visible()
 
 
 async def test_a_script_smuggled_into_a_page_does_not_run(router: Router, page: Page) -> None:
