@@ -24,7 +24,7 @@ from trading import metrics
 log = structlog.get_logger(__name__)
 
 PAGE = 1_000  # rows read at once
-SHARE = 0.2  # of one core's time, at most, while the exchange is at work
+SHARE = 0.05  # of one core, at most, beside the work: however long the history, it costs no more
 START_S = 3.0  # that a start waits for the first proof; a longer one goes on beside the work
 INTERVAL_S = 60.0
 _HALF = 10**9  # sums are taken of the two halves of each number: SQLite's overflow where PostgreSQL's do not
@@ -61,7 +61,7 @@ class Auditor:
     """Proves the whole ledger again and again, in a thread, with what was found last at hand.
 
     The first proof is as fast as it can be; the later ones, and the rest of a first one that
-    takes longer than a start may, leave most of a core to the exchange.
+    takes longer than a start may, leave nearly all of a core to the exchange.
     """
 
     def __init__(self) -> None:
