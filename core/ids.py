@@ -7,7 +7,7 @@ waits for that, an id costs a turn of both. The kernel seeds these, in each proc
 import os
 import random
 
-_random = random.Random()  # noqa: S311 - not the module's own, which tests make repeat itself
+_random = random.Random()  # noqa: S311 # nosec B311 # not the module's own, which tests make repeat itself
 os.register_at_fork(after_in_child=_random.seed)
 
 

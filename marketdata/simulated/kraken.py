@@ -54,7 +54,7 @@ class Kraken:
         self._instruments = {instrument.replace("-", "/"): instrument for instrument in makers}
         self._windows: dict[Topic, tuple[dict[int, int], dict[int, int]]] = {}
         self._history: dict[str, list[SentTrade]] = {instrument: [] for instrument in makers}
-        self._random = Random("kraken")  # noqa: S311 - which frames repeat a price
+        self._random = Random("kraken")  # noqa: S311 # nosec B311 # which frames repeat a price
 
     def greet(self, socket: Socket) -> None:
         socket.send("status", self._status(FIRST_CONNECTION_ID + socket.number))

@@ -152,7 +152,7 @@ class Maker:
         self.pinned = False
         self._profile = PROFILES[venue]
         self._path = path
-        self._random = Random(f"maker:{seed}:{venue}:{instrument}")  # noqa: S311 - a model, not a secret
+        self._random = Random(f"maker:{seed}:{venue}:{instrument}")  # noqa: S311 # nosec B311 # a model, not a secret
         self._scale = int(10**self.price_decimals)
         self._liquidity = LIQUIDITY.get(instrument.partition("-")[0], LIQUIDITY_OTHERS)
         lot_decimals = round(math.log10(path.reference)) + self._profile.lot_decimals

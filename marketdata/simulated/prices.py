@@ -61,8 +61,8 @@ class PricePath:
 
     def __init__(self, instrument: str, seed: int) -> None:
         self.reference = reference_price(instrument, seed)
-        self._own = Random(f"path:{seed}:{instrument}")  # noqa: S311 - a model, not a secret
-        self._market = Random(f"market:{seed}")  # noqa: S311 - every path replays the same market
+        self._own = Random(f"path:{seed}:{instrument}")  # noqa: S311 # nosec B311 # a model, not a secret
+        self._market = Random(f"market:{seed}")  # noqa: S311 # nosec B311 # every path replays the same market
         year = VOLATILITIES.get(instrument.partition("-")[0], VOLATILITY_OTHERS)
         self._step_deviation = year * math.sqrt(STEP_S / SECONDS_PER_YEAR)
         self._drift = 0.0  # logarithm of price / reference
