@@ -97,6 +97,7 @@ class TouchBatch(Struct, frozen=True, array_like=True):
     source: str  # "live" or "simulated"
     quotes: list[QuoteSlot]
     statuses: list[VenueStatus]
+    sent_s: float | None = None  # on the publisher's monotonic clock
 
 
 class InstrumentBatch(Struct, frozen=True, array_like=True):

@@ -11,13 +11,14 @@ import random
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import structlog
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
+from marketdata.arrivals import Asked, FrameRecorder, Lost, Opened, TookOver
 from marketdata.feed import NS, FeedEvent, FeedSession
 from marketdata.market import State, VenueMarket
 from marketdata.venue import Venue
@@ -29,9 +30,11 @@ CONNECT_TIMEOUT_S = 10.0
 FRAME_SIZE_MAX = 16 * 2**20  # Kraken's instrument list is one frame of over a megabyte
 FRAME_QUEUE_MAX = 256  # frames read ahead of us; beyond it TCP pushes back
 BACKOFF_FIRST_S = 0.5
+BACKOFF_SOON_MAX_S = 2.0  # at first: most outages are short, and whoever is back shall be heard within seconds
+SOON_ATTEMPTS = 60  # so many, then rarely: Kraken takes some 150 in ten minutes from one address
 BACKOFF_MAX_S = 15.0
 BACKOFF_BLOCKED_S = 300.0  # the venue refuses this address (403, 451): ask rarely
-HEALTHY_AFTER_S = 60.0  # market data for so long forgets the failures before it
+HEALTHY_AFTER_S = 10.0  # market data for so long forgets the failures before it
 REPLACEMENT_READY_S = 10.0  # a fresh connection takes over after so long at the latest
 ROTATION_JITTER = 0.02
 HELD_EVENTS_MAX = 100_000  # of a fresh connection that has not taken over yet
@@ -42,10 +45,11 @@ BLOCKED_STATUSES = (403, 451)
 class VenueWorker:
     """Keeps one venue's feed alive until cancelled."""
 
-    def __init__(self, venue: Venue, url: str, market: VenueMarket) -> None:
+    def __init__(self, venue: Venue, url: str, market: VenueMarket, recorder: FrameRecorder | None = None) -> None:
         self.venue = venue
         self.market = market
         self._url = url
+        self._recorder = recorder
         self._failures = 0
         self._blocked = False
         self._attempt_ns = -(10**18)
@@ -57,6 +61,8 @@ class VenueWorker:
                 await self._connect_and_read()
             except Exception as error:
                 self.market.lost(_describe(error))
+                if self._recorder is not None:
+                    self._recorder.event(Lost(self.venue.name, time.monotonic_ns(), time.time_ns(), _describe(error)))
                 self._blocked = isinstance(error, InvalidStatus) and error.response.status_code in BLOCKED_STATUSES
                 if not isinstance(error, OSError | InvalidHandshake | ConnectionClosed | TimeoutError | _GivenUp):
                     log.exception("venue connection failed", venue=self.venue.name)
@@ -149,14 +155,19 @@ class VenueWorker:
         if not held:
             self.market.connected(time.monotonic_ns())
         session = FeedSession(self.venue, self.market.instruments, counters=self.market.counters)
-        return _Connection(socket, session, self.market, held=held)
+        return _Connection(socket, session, self.market, held=held, recorder=self._recorder)
 
     def _backoff(self) -> float:
         if self._blocked:
             return BACKOFF_BLOCKED_S
-        ceiling = min(BACKOFF_FIRST_S * 2**self._failures, BACKOFF_MAX_S)
-        wait: float = ceiling * random.uniform(0.5, 1.0)  # noqa: S311 - spreads retries, hides nothing
-        return wait
+        return longest_wait_s(self._failures) * random.uniform(0.5, 1.0)  # noqa: S311 # nosec B311 # spreads retries
+
+
+def longest_wait_s(failures: int) -> float:
+    """Return the most that is waited after so many failures in a row."""
+    if failures >= SOON_ATTEMPTS:
+        return BACKOFF_MAX_S
+    return float(min(BACKOFF_FIRST_S * 2**failures, BACKOFF_SOON_MAX_S))
 
 
 class _GivenUp(Exception):
@@ -166,7 +177,15 @@ class _GivenUp(Exception):
 class _Connection:
     """One open socket: a task that reads and one that sends at the venue's pace."""
 
-    def __init__(self, socket: ClientConnection, session: FeedSession, market: VenueMarket, *, held: bool) -> None:
+    def __init__(
+        self,
+        socket: ClientConnection,
+        session: FeedSession,
+        market: VenueMarket,
+        *,
+        held: bool,
+        recorder: FrameRecorder | None,
+    ) -> None:
         self.session = session
         self.end_reason = ""
         self._socket = socket
@@ -177,6 +196,9 @@ class _Connection:
         self._pongs: set[asyncio.Task[None]] = set()
         self._has_outgoing = asyncio.Event()
         self._outgoing = session.outgoing
+        self._recorder = recorder
+        self._number = 0 if recorder is None else recorder.next_connection()
+        self._record(Opened, market.venue, held)
         session.opened(self._opened_ns)
         self._has_outgoing.set()
         self._reader = asyncio.create_task(self._read())
@@ -191,6 +213,7 @@ class _Connection:
 
     def release(self) -> None:
         """From here this connection's news counts; what it said so far is told now, in order."""
+        self._record(TookOver)
         held, self._held = self._held or deque(), None
         for event, now_ns, wall_ns in held:
             self._market.take((event,), now_ns=now_ns, wall_ns=wall_ns, frame=False)
@@ -204,6 +227,7 @@ class _Connection:
         if now_ns - self._probe_ns < self._market.probe_after_ns:
             return
         self._probe_ns = now_ns
+        self._record(Asked)
         frame = self.session.probe()
         if frame is None:
             task = asyncio.create_task(self._ping())
@@ -212,6 +236,10 @@ class _Connection:
         else:
             self._outgoing.appendleft(frame)
             self._has_outgoing.set()
+
+    def _record(self, event: type[Opened | TookOver | Asked], *more: Any) -> None:
+        if self._recorder is not None:
+            self._recorder.event(event(self._number, time.monotonic_ns(), time.time_ns(), *more))
 
     async def wait(self, timeout_s: float) -> None:
         """Return when the connection ends, or after the time."""
@@ -236,6 +264,8 @@ class _Connection:
             while True:
                 frame = await self._socket.recv(decode=False)
                 now_ns, wall_ns = time.monotonic_ns(), time.time_ns()
+                if self._recorder is not None:
+                    self._recorder.frame(self._number, frame, now_ns, wall_ns)
                 if self._held is None:
                     if self._market.was_suspended(now_ns):
                         self.end_reason = "this process was suspended: what arrives may be old"
@@ -268,7 +298,7 @@ class _Connection:
 def _rotation_ns(venue: Venue) -> float:
     if venue.rotate_after_s is None:
         return float("inf")
-    shorter: float = random.uniform(0, ROTATION_JITTER)  # noqa: S311 - spreads connections, hides nothing
+    shorter: float = random.uniform(0, ROTATION_JITTER)  # noqa: S311 # nosec B311 # spreads connections, hides nothing
     return venue.rotate_after_s * NS * (1 - shorter)
 
 

@@ -39,6 +39,7 @@ DEPTH_SHOWN = 20  # levels of a book that leave the feed
 RESYNC_WAIT_NS = 5 * NS  # between two resubscriptions of a topic; doubles while they follow each other
 RESYNC_WAIT_MAX_NS = 300 * NS
 RESYNC_FORGET_NS = 600 * NS  # a topic that was healthy for so long starts over
+BEHIND_NS = 5 * NS  # ids that stay behind the highest one for so long: that one was wrong, or the venue counts anew
 SILENT_SYMBOL_NS = 30 * NS  # a symbol without a frame for so long, while others move, is not carried
 REQUEST_TOPICS_MAX = 500  # pending requests whose answers we still wait for
 HEAD_BYTES_MAX = 120  # of a frame, in which the longest topic fits
@@ -61,6 +62,13 @@ class _Route(Struct, frozen=True):
     parse: Reader
     kept: bool  # each message is a whole book, which the next one replaces
     usual: UsualReader | None
+
+
+class _LastImage(Struct, frozen=True):
+    """The last venue-made image of an instrument that was read, and when it came."""
+
+    image: BookImage
+    received_ns: int
 
 
 class KeptImage:
@@ -122,7 +130,7 @@ class FeedSession:
         self._books: dict[str, Book] = {}
         self._corrects = venue.depth_sizes_touch
         self._quotes: dict[str, Quote] = {}  # the last good ones, where depth may correct them
-        self._images: dict[str, BookImage] = {}  # the last of each venue-made image that was read
+        self._images: dict[str, _LastImage] = {}
         self._routes: dict[Topic, _Route] = {}
         self._head_end = venue.heads[1] if venue.heads else b""
         self._heads: dict[bytes, _Route] = {}  # the first bytes of a frame → what it is about
@@ -172,19 +180,20 @@ class FeedSession:
     def read_image(self, route: _Route, payload: str | bytes, received_ns: int) -> BookImage:
         """Decode and check a kept book. What is wrong with it is counted here, and another is asked for.
 
-        An image older than the last one read stands back behind that one.
+        An image older than the last one read stands back behind that one, for a while.
         """
         last = self._images.get(route.instrument)
         try:
             for body in route.parse(payload):
                 assert isinstance(body, BookImage)
-                if last is None or not _is_older(body, last):
-                    last = self._images[route.instrument] = self._checked(route, body, received_ns)
+                if last is None or received_ns - last.received_ns > BEHIND_NS or not _is_older(body, last.image):
+                    last = _LastImage(self._checked(route, body, received_ns), received_ns)
+                    self._images[route.instrument] = last
         except Unreadable:
             self.counters["unreadable"] += 1
             self._resync(route.topic, received_ns)
             return EMPTY_IMAGE
-        return last or EMPTY_IMAGE
+        return EMPTY_IMAGE if last is None else last.image
 
     def _checked(self, route: _Route, image: BookImage, received_ns: int) -> BookImage:
         if image.bids and image.asks and image.bids[0][0] >= image.asks[0][0] and not self.venue.crossing_is_legal:

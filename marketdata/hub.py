@@ -8,8 +8,9 @@ waits for a client.
 import asyncio
 import contextlib
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
+from math import inf
 from typing import NamedTuple, Protocol
 
 import structlog
@@ -46,7 +47,11 @@ log = structlog.get_logger(__name__)
 LIVE = "live"
 STALE = "stale"
 NO_FEEDS = "no word from the feeds"
+LATE_S = 2.0  # a batch that waited longer is not of now: what it tells would soon be older than a lost beat allows
 WATCH_INTERVAL_S = 0.5
+LOOKS_KEPT = 60  # half a minute
+STEADY_S = 0.5  # by so little differ the least delays of a while in which nothing falls behind
+CLOCKS_DRIFT = 1e-4  # by which two machines' clocks may differ in pace
 FIRST_NEWS_S = 1.5  # how long a reader waits for an instrument that nobody wanted until now
 BOOKS_DEPTH = 10  # levels of a side on /ws/orderbook
 RETRY_S = 0.5
@@ -125,6 +130,38 @@ class _Interest:
         self.sequences: dict[str, int] = {}
 
 
+class _Delay:
+    """How much longer than its fastest ones a publisher's batches were under way.
+
+    The clocks of two machines have nothing in common but their pace, so that only a difference tells.
+    One that stays the same for long is a clock that stood still, and what it says is believed again;
+    one that grows is a layer, or a process, that falls behind. "Long" is counted in looks of this
+    process between which something came: neither the time in which it stood still counts, nor
+    that in which nobody could tell it anything.
+    """
+
+    def __init__(self) -> None:
+        self._moments: deque[float] = deque(maxlen=LOOKS_KEPT)  # the least of each
+        self._least = self._now = inf  # of all of them, and of the present one
+
+    def take(self, under_way_s: float) -> float:
+        """Return the delay of a batch, seconds; `under_way_s` is right but for a constant."""
+        self._now = min(self._now, under_way_s)
+        return under_way_s - min(self._least, self._now)
+
+    def look(self) -> None:
+        """Begin another moment."""
+        if self._now == inf:
+            return
+        self._moments.append(self._now)
+        least, self._now = min(self._moments), inf
+        steady = len(self._moments) == LOOKS_KEPT and max(self._moments) - least < STEADY_S
+        if steady and least > self._least + LATE_S:
+            self._least = least
+        else:
+            self._least = min(self._least + WATCH_INTERVAL_S * CLOCKS_DRIFT, least)
+
+
 class Hub:
     """The market as this process sees it, and who of its clients wants which part."""
 
@@ -143,8 +180,13 @@ class Hub:
         self._interests: dict[str, _Interest] = {}
         self._interest_changed = asyncio.Event()
         self._heard_s: dict[str, float] = {}  # venue, or "all" for the consolidator → when its feeds last beat
+        self._beat_s = time.monotonic()  # when the last of them was heard
         self._publishers: dict[str, str] = {}  # likewise → who they are
+        self._delays: dict[str, _Delay] = {}
+        self._behind: set[str] = set()  # publishers whose batches are old when they come
         self._sequences: dict[str, int] = {}
+        self._times_aside: Counter[tuple[str, str]] = Counter()  # of instrument and venue, as far as it was logged
+        self._disputed: set[str] = set()  # likewise
         self._trades_seen = 0
         self._batch_s = time.monotonic()  # when the last touches came
         self._books_subscribers: dict[str, set[Subscriber]] = {}
@@ -183,6 +225,21 @@ class Hub:
         status = self.statuses.get(venue)
         return status is not None and status.state == LIVE
 
+    def is_current(self) -> bool:
+        """True while what the feeds tell is heard here within 3 s. After this process stood still, it is not at first.
+
+        Callable from any thread: it does not wait for the event loop to find out.
+        """
+        return time.monotonic() - self._beat_s <= HEARTBEAT_LOST_S
+
+    def takes_part(self, instrument: str, venue: str) -> bool:
+        """True when orders may execute at what the venue shows: it is live, and not set aside."""
+        return self.is_current() and self.is_live(venue) and venue not in self._boards[instrument].aside
+
+    def set_aside(self, venue: str) -> list[str]:
+        """Return the instruments whose price at the venue strays too far from the others' to be believed."""
+        return [instrument for instrument, board in self._boards.items() if venue in board.aside]
+
     async def candle(self, instrument: str, venue: str, interval: int) -> Candle | None:
         """Return the running candle; None before the first trade or without feeds."""
         interest = await self._known(instrument)
@@ -200,6 +257,10 @@ class Hub:
         """Return the books of the live venues as far as they are known here now. Callable from any thread."""
         interest = self._interests.get(instrument)
         return {} if interest is None else self._live_books(interest)
+
+    def of_all(self, instrument: str, books: dict[str, BookUpdate]) -> dict[str, BookUpdate]:
+        """Leave out the books of venues that are set aside: what they offer is not in the touch either."""
+        return {venue: book for venue, book in books.items() if self.takes_part(instrument, venue)}
 
     async def _known(self, instrument: str) -> _Interest:
         interest = self._want(instrument, lease=True)
@@ -279,6 +340,7 @@ class Hub:
         key, depth = topic.key, int(topic.key.argument or BOOKS_DEPTH)
         books = self._live_books(interest)
         if key.venue == ALL:
+            books = self.of_all(key.instrument, books)
             return book_of_all(topic.symbol, books, depth, now_ns) if books else None
         book = books.get(key.venue)
         return book_of_venue(topic.symbol, book, depth) if book else None
@@ -393,10 +455,14 @@ class Hub:
         if batch.publisher not in self._sequences:
             self._ask_again()
         self._count_loss(self._sequences, batch.publisher, batch.sequence)
+        delay_s = self._delay_s(batch)
+        if not self._is_of_now(batch, delay_s):
+            return
         changed: set[str] = set()
         told = [status.venue for status in batch.statuses]
+        beat_s = self._batch_s - delay_s
         for venue in told or ([ALL] if batch.heartbeat else []):
-            self._heard_s[venue] = self._batch_s
+            self._heard_s[venue] = self._beat_s = beat_s
             self._publishers[venue] = batch.publisher
         for status in batch.statuses:
             changed |= self._take_status(status)
@@ -413,6 +479,26 @@ class Hub:
             if board.venue_touch(slot.venue) is not before:
                 moved.add((slot.instrument, slot.venue))
         self._tell_touches(changed, moved)
+
+    def _delay_s(self, batch: TouchBatch) -> float:
+        """Return for how long a batch waited for us: after this process stood still, the old ones come first."""
+        if batch.sent_s is None:
+            return 0.0
+        delay = self._delays.get(batch.publisher)
+        if delay is None:
+            beating = set(self._publishers.values())
+            self._delays = {publisher: known for publisher, known in self._delays.items() if publisher in beating}
+            self._behind &= beating
+            delay = self._delays[batch.publisher] = _Delay()
+        return delay.take(self._batch_s - batch.sent_s)
+
+    def _is_of_now(self, batch: TouchBatch, delay_s: float) -> bool:
+        """Return False for what waited long, and from then on until a heartbeat tells the whole market again."""
+        if delay_s > LATE_S:
+            self._behind.add(batch.publisher)
+        elif batch.heartbeat:
+            self._behind.discard(batch.publisher)
+        return batch.publisher not in self._behind
 
     def _drop_untold(self, batch: TouchBatch, changed: set[str], moved: set[tuple[str, str]]) -> None:
         """Empty the slots of a heartbeat's venues that are not in it: the batch that emptied them was lost."""
@@ -473,7 +559,8 @@ class Hub:
         interest = self._interests.get(batch.instrument)
         if interest is None:
             return
-        self._count_loss(interest.sequences, batch.publisher, batch.sequence)
+        if self._count_loss(interest.sequences, batch.publisher, batch.sequence):
+            interest.asked_s = 0.0  # soon: books are told when they change, and orders execute behind the touch too
         told = {(gap.venue, gap.to_id) for gap in batch.gaps}
         for gap in batch.gaps:
             self._tell_gap(batch.instrument, gap)
@@ -554,13 +641,16 @@ class Hub:
         for subscriber in subscribers:
             subscriber.push(frame, None)
 
-    def _count_loss(self, sequences: dict[str, int], publisher: str, sequence: int) -> None:
+    def _count_loss(self, sequences: dict[str, int], publisher: str, sequence: int) -> int:
+        """Take the number of a publisher's batch; return how many were lost before it."""
         last = sequences.get(publisher)
-        if last is not None and sequence != last + 1:
-            self.counters["batches_lost"] += max(sequence - last - 1, 0)
+        lost = max(sequence - last - 1, 0) if last is not None else 0
+        if lost:
+            self.counters["batches_lost"] += lost
         if last is None and len(sequences) > len(self.venues):
             sequences.clear()  # publishers that are no more
         sequences[publisher] = sequence
+        return lost
 
     # -- time
 
@@ -571,7 +661,10 @@ class Hub:
             await asyncio.sleep(WATCH_INTERVAL_S)
             ticks += 1
             try:
+                for delay in self._delays.values():
+                    delay.look()
                 self._watch_heartbeats(time.monotonic())
+                self._watch_prices()
                 if ticks % 2 == 0:
                     self._each_second()
             except Exception:
@@ -584,6 +677,19 @@ class Hub:
                 self.counters["heartbeats_lost"] += 1
                 changed = self._take_status(_without_feeds(status))
                 self._tell_touches(changed, ())
+
+    def _watch_prices(self) -> None:
+        """Say which venues were set aside since the last look, and where nobody can tell which one should be."""
+        for instrument, board in self._boards.items():
+            for venue, times in board.times_aside.items():
+                if times > self._times_aside[instrument, venue]:
+                    self._times_aside[instrument, venue] = times
+                    told = board.venue_touch(venue)
+                    bid, ask = (side and str(side.price) for side in (told.bid, told.ask))
+                    log.warning("a price strays: set aside", venue=venue, instrument=instrument, bid=bid, ask=ask)
+            if board.is_disputed and instrument not in self._disputed:
+                log.warning("venues contradict each other, and none can be set aside", instrument=instrument)
+        self._disputed = {instrument for instrument, board in self._boards.items() if board.is_disputed}
 
     def _each_second(self) -> None:
         now_ns = time.time_ns()

@@ -14,7 +14,7 @@ from typing import Protocol
 from core.candles import trade_time_ns
 from core.events import BookImage, Quote, Trade
 from core.money import DECIMALS, INPUT_LIMIT
-from marketdata.feed import NS, Disabled, FeedEvent, KeptImage, MarketEvent, QuoteLost
+from marketdata.feed import BEHIND_NS, NS, Disabled, FeedEvent, KeptImage, MarketEvent, QuoteLost
 from marketdata.venue import EngineStatus, PlannedClose
 
 PROBE_AFTER_NS = 2 * NS  # without a frame: ask the venue whether it is there
@@ -24,9 +24,13 @@ USUAL_GAPS = 10  # as many usual gaps without data are a silence too (never soon
 USUAL_GAP_WEIGHT = 0.01  # of the newest gap in the running mean
 USUAL_GAP_SAMPLES = 100  # frames before the mean means anything
 HISTORIC_TRADE_NS = 60 * NS  # the first print on a connection, if older than this, is history
+REPRESENTABLE_AFTER_NS = 3 * NS  # for so long all prices of an instrument must fit, after one that did not
 ID_RESET_NS = 60 * NS  # a lower trade id with a venue time so much later is a venue that counts anew
 
+SUSPENDED = "this process was suspended"
+
 _UNIT = Decimal(1).scaleb(-DECIMALS)
+_UNFIT = f"its prices are finer than 10^-{DECIMALS} or too large to be kept exactly"
 
 
 class State(enum.StrEnum):
@@ -85,8 +89,10 @@ class VenueMarket:
         self._stale_after_ns = int(stale_after_s * NS)
         self.probe_after_ns = min(PROBE_AFTER_NS, int(PROBE_AFTER_SHARE * self._stale_after_ns))
         self._quotes: dict[str, Quote] = {}
+        self._behind_since_ns: dict[str, int] = {}  # instruments whose quotes come with lower ids than the last one's
         self._prints: dict[str, _Prints] = {}
-        self._too_fine: set[str] = set()  # instruments whose prices we cannot keep exactly
+        # Instruments that are out, for a price that we cannot keep exactly → since when all prices could be kept.
+        self._unfit: dict[str, int | None] = {}
         self._halted = ""
         self._answer_ns = 0
         self._connected_ns = 0
@@ -123,7 +129,7 @@ class VenueMarket:
     def _start_over(self) -> None:
         """Forget what a new connection finds out for itself."""
         self.disabled.clear()
-        self._too_fine.clear()
+        self._unfit.clear()
         for prints in self._prints.values():
             prints.on_this_connection = False
 
@@ -198,11 +204,20 @@ class VenueMarket:
             return
         if last is not None and _is_old(quote, last):
             self.counters["old_quotes"] += 1
-            return
+            if quote == last or not self._stays_behind(instrument):
+                return
+            self.counters["quote_id_resets"] += 1
+        if self._behind_since_ns:
+            self._behind_since_ns.pop(instrument, None)
         quotes[instrument] = quote
         if self.state is not _LIVE:
             self._become(_LIVE, "")
         self._sink.quote(self.venue, instrument, quote, wall_ns)
+
+    def _stays_behind(self, instrument: str) -> bool:
+        """Tell whether the ids of an instrument's quotes have been lower than the last one's for long."""
+        assert self.last_data_ns is not None
+        return self.last_data_ns - self._behind_since_ns.setdefault(instrument, self.last_data_ns) > BEHIND_NS
 
     def _take_trade(self, instrument: str, trade: Trade, wall_ns: int) -> None:
         prints = self._prints.get(instrument)
@@ -227,7 +242,8 @@ class VenueMarket:
                     self._report_gap(instrument, last_id + 1, trade.first_id - 1)
             elif prints.told:  # it will not be told, so it is missing too
                 self._report_gap(instrument, last_id + 1, trade.last_id)
-        prints.last_id, prints.venue_ns = trade.last_id, venue_ns
+        prints.last_id = trade.last_id
+        prints.venue_ns = min(venue_ns, wall_ns)  # from a time to come no later id would ever count as a reset
         if historic:
             self.counters["historic_trades"] += 1
             return
@@ -243,18 +259,33 @@ class VenueMarket:
         self._sink.gap(self.venue, instrument, from_id, to_id)
 
     def _representable(self, instrument: str, wall_ns: int, *prices: Decimal | None) -> bool:
-        """Refuse an instrument, until the next connection, once a price of it does not fit the unit of money."""
-        if instrument in self._too_fine:
-            return False
+        """Refuse prices that do not fit the unit of money, and their instrument until its prices do for a while."""
         for price in prices:
             if price is not None and (price >= INPUT_LIMIT or price % _UNIT):
-                self._too_fine.add(instrument)
-                if instrument in self._prints:
-                    self._prints[instrument].price = None
-                self.counters["too_fine"] += 1
-                reason = f"its prices are finer than 10^-{DECIMALS} or too large to be kept exactly"
-                self._take_disabled(Disabled(instrument, reason), wall_ns)
+                self._take_unfit(instrument, wall_ns)
                 return False
+        return not self._unfit or self._fits_again(instrument, wall_ns)
+
+    def _take_unfit(self, instrument: str, wall_ns: int) -> None:
+        if instrument not in self._unfit:
+            self.counters["too_fine"] += 1
+            if instrument in self._prints:
+                self._prints[instrument].price = None
+            self._take_disabled(Disabled(instrument, _UNFIT), wall_ns)
+        self._unfit[instrument] = None
+
+    def _fits_again(self, instrument: str, wall_ns: int) -> bool:
+        if instrument not in self._unfit:
+            return True
+        since_ns, now_ns = self._unfit[instrument], self.last_data_ns or self._connected_ns
+        if since_ns is None:
+            self._unfit[instrument] = now_ns
+            return False
+        if now_ns - since_ns < REPRESENTABLE_AFTER_NS:
+            return False
+        del self._unfit[instrument]
+        if self.disabled.get(instrument) == _UNFIT:
+            self._take_disabled(Disabled(instrument, ""), wall_ns)
         return True
 
     def _take_disabled(self, event: Disabled, wall_ns: int) -> None:
@@ -279,6 +310,11 @@ class VenueMarket:
 
     # -- time
 
+    def look(self, now_ns: int) -> None:
+        """Take the quotes back if this process stood still: whoever tells of them may come before `check` does."""
+        if self.state is _LIVE and self.was_suspended(now_ns):
+            self._leave(State.STALE, SUSPENDED)
+
     def should_probe(self, now_ns: int) -> bool:
         return now_ns - self._alive_ns() >= self.probe_after_ns
 
@@ -290,7 +326,7 @@ class VenueMarket:
         """
         suspended = self.was_suspended(now_ns)
         self._checked_ns = now_ns
-        reason = "this process was suspended" if suspended else self._silence(now_ns)
+        reason = SUSPENDED if suspended else self._silence(now_ns)
         if reason is not None:
             self.counters["stale"] += 1
             self._leave(State.STALE, reason)
@@ -325,8 +361,10 @@ class VenueMarket:
 
     def _drop_quotes(self) -> None:
         self._quotes.clear()
+        self._behind_since_ns.clear()
 
     def _drop_quote(self, instrument: str, wall_ns: int) -> None:
+        self._behind_since_ns.pop(instrument, None)
         if self._quotes.pop(instrument, None) is not None:
             self._sink.quote(self.venue, instrument, None, wall_ns)
 

@@ -15,11 +15,16 @@ class _Snapshot(Collector):
     """What was true at one moment; made anew for each reading."""
 
     def __init__(
-        self, statuses: Sequence[VenueStatus], counters: Mapping[str, int], ages_s: Mapping[tuple[str, str], float]
+        self,
+        statuses: Sequence[VenueStatus],
+        counters: Mapping[str, int],
+        ages_s: Mapping[tuple[str, str], float],
+        asides: Mapping[tuple[str, str], tuple[bool, int]],
     ) -> None:
         self._statuses = statuses
         self._counters = counters
         self._ages_s = ages_s
+        self._asides = asides
 
     def collect(self) -> Iterator[Metric]:
         state = GaugeMetricFamily("router_venue_state", "1 for the state that a venue is in", labels=["venue", "state"])
@@ -48,11 +53,24 @@ class _Snapshot(Collector):
             touch.add_metric([symbol, side], age_s)
         yield touch
 
+        aside = GaugeMetricFamily("router_venue_aside", "1 while it strays from the others", labels=["venue", "symbol"])
+        times = CounterMetricFamily("router_venue_set_aside", "How often it was set aside", labels=["venue", "symbol"])
+        for (venue, symbol), (is_aside, count) in self._asides.items():
+            aside.add_metric([venue, symbol], float(is_aside))
+            times.add_metric([venue, symbol], count)
+        yield from (aside, times)
+
 
 def text(
-    statuses: Sequence[VenueStatus], counters: Mapping[str, int], ages_s: Mapping[tuple[str, str], float]
+    statuses: Sequence[VenueStatus],
+    counters: Mapping[str, int],
+    ages_s: Mapping[tuple[str, str], float],
+    asides: Mapping[tuple[str, str], tuple[bool, int]],
 ) -> bytes:
-    """Return the process's own metrics and those of the market data. `ages_s`: (symbol, side) → seconds."""
+    """Return the process's own metrics and those of the market data.
+
+    `ages_s`: (symbol, side) → seconds; `asides`: (venue, symbol) → whether it is set aside, and how often it was.
+    """
     market = CollectorRegistry(auto_describe=False)
-    market.register(_Snapshot(statuses, counters, ages_s))
+    market.register(_Snapshot(statuses, counters, ages_s, asides))
     return generate_latest(REGISTRY) + generate_latest(market)

@@ -92,6 +92,7 @@ class Publisher:
 
     `venues` are fed here, `consolidated` are those whose candles over all are made here: the same
     ones, or none of them (feeds of some venues), or of venues fed elsewhere (the consolidator).
+    `record` is called before anything is sent that a frame said.
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class Publisher:
         venues: Sequence[str],
         consolidated: Sequence[str],
         closed: ClosedCandles,
+        record: Callable[[], None] | None = None,
     ) -> None:
         self.id = uuid.uuid4().hex[:12]
         self.markets: dict[str, VenueMarket] = {}
@@ -113,6 +115,7 @@ class Publisher:
         self._flush_s = FLUSH_HERE_S if isinstance(layer, InProcessLayer) else FLUSH_S
         self._source = source
         self._closed = closed
+        self._record = record or (lambda: None)
         self._slots: dict[tuple[str, str], QuoteSlot] = {}
         self._changed: set[tuple[str, str]] = set()
         self._states_changed = False
@@ -230,6 +233,7 @@ class Publisher:
                 self._news.set()
 
     async def _flush(self) -> None:
+        self._look()
         if self._changed or self._states_changed:
             quotes = [self._slots[key] for key in self._changed]
             statuses = self._statuses() if self._states_changed else []
@@ -264,12 +268,15 @@ class Publisher:
         )
         pending.trades.clear()
         pending.candles, pending.gaps = [], []
+        self._record()
         await self._layer.group_send(instrument_group(instrument), instrument_message(batch))
         self.batches_sent += 1
 
     async def _send_touch(self, quotes: list[QuoteSlot], statuses: list[VenueStatus], *, heartbeat: bool) -> None:
         self._sequence += 1
-        batch = TouchBatch(self.id, self._sequence, heartbeat, self._source, quotes, statuses)
+        sent_s = time.monotonic()
+        batch = TouchBatch(self.id, self._sequence, heartbeat, self._source, quotes, statuses, sent_s)
+        self._record()
         await self._layer.group_send(TOUCH_GROUP, touch_message(batch))
         self.batches_sent += 1
 
@@ -296,7 +303,14 @@ class Publisher:
                 pending.trades.clear()
                 pending.books.clear()
                 pending.candles = []
+        self._look()
         await self._send_touch(list(self._slots.values()), self._statuses(), heartbeat=True)
+
+    def _look(self) -> None:
+        """Have the venues' old quotes taken back before anything is told, if this process stood still."""
+        now_ns = time.monotonic_ns()
+        for market in self.markets.values():
+            market.look(now_ns)
 
     async def _tick_candles(self, wall_ns: int) -> None:
         """Close what is due; when a second closed, tell the running candles of the instruments in demand too."""

@@ -98,7 +98,7 @@ async def order_book(instrument: Instrument, venue: str, depth: int) -> msgspec.
     books = await hub.books(instrument.name)
     if venue != ALL and venue in books:
         return msgspec.Raw(book_of_venue(instrument.symbol, books[venue], depth).encode())
-    chosen = books if venue == ALL else {}
+    chosen = hub.of_all(instrument.name, books) if venue == ALL else {}
     text = book_of_all(instrument.symbol, chosen, depth, time.time_ns())
     return msgspec.Raw(text.replace(f'"exchange":"{ALL}"', f'"exchange":"{venue}"', 1).encode())
 
@@ -163,7 +163,12 @@ async def metrics_text() -> bytes:
         for side, best in (("bid", touch.bid), ("ask", touch.ask)):
             if best is not None:
                 ages[instrument.symbol, side] = _age_s(best, now_ns)
-    return metrics.text(list(hub.statuses.values()), dict(hub.counters), ages)
+    asides = {
+        (venue, instrument.symbol): (venue in board.aside, board.times_aside[venue])
+        for instrument, board in ((instrument, hub.board(name)) for name, instrument in hub.instruments.items())
+        for venue in hub.venues
+    }
+    return metrics.text(list(hub.statuses.values()), dict(hub.counters), ages, asides)
 
 
 async def _running_candle(instrument: Instrument, venue: str, interval: int) -> Candle | None:
@@ -196,6 +201,7 @@ def _venue_state(hub: Hub, venue: str) -> dict[str, Any]:
         "reconnects": status.counters.get("reconnects", 0),
         "gaps": status.counters.get("gaps", 0),
         "pairs": [symbols[name] for name in status.instruments if name in symbols],
+        "set_aside": [symbols[name] for name in hub.set_aside(venue)],
         "not_carried": {symbols[name]: why for name, why in status.disabled.items() if name in symbols},
         "counters": status.counters,
     }

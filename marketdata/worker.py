@@ -14,6 +14,7 @@ from django.db import close_old_connections, connections
 
 from core.candles import Candle
 from marketdata import history
+from marketdata.arrivals import FrameRecorder
 from marketdata.connection import VenueWorker
 from marketdata.market import VenueMarket
 from marketdata.publish import Publisher
@@ -85,7 +86,7 @@ class CandleStore:
         return await asyncio.get_running_loop().run_in_executor(self._executor, run)
 
 
-async def run_feeds(source: str, venues: Sequence[str]) -> None:
+async def run_feeds(source: str, venues: Sequence[str], recorder: FrameRecorder | None = None) -> None:
     """Keep the feeds of these venues until cancelled; for "simulated", of the built-in ones."""
     instruments = [instrument.name for instrument in settings.CATALOGUE.instruments]
     if source == "simulated":
@@ -93,11 +94,12 @@ async def run_feeds(source: str, venues: Sequence[str]) -> None:
             instruments, venues=settings.VENUES, seed=settings.SIMULATED_SEED, rate=settings.SIMULATED_RATE
         )
         async with simulated:
-            await _publish(source, simulated.urls, venues=venues, consolidated=venues)
+            await _publish(source, simulated.urls, venues=venues, consolidated=venues, recorder=recorder)
     else:
         # Feeds of some venues leave the candles over all of them to the consolidator.
         whole = set(venues) == set(settings.VENUES)
-        await _publish(source, settings.VENUE_URLS, venues=venues, consolidated=venues if whole else ())
+        consolidated = venues if whole else ()
+        await _publish(source, settings.VENUE_URLS, venues=venues, consolidated=consolidated, recorder=recorder)
 
 
 async def run_consolidator(source: str) -> None:
@@ -105,7 +107,14 @@ async def run_consolidator(source: str) -> None:
     await _publish(source, {}, venues=(), consolidated=settings.VENUES)
 
 
-async def _publish(source: str, urls: Mapping[str, str], *, venues: Sequence[str], consolidated: Sequence[str]) -> None:
+async def _publish(
+    source: str,
+    urls: Mapping[str, str],
+    *,
+    venues: Sequence[str],
+    consolidated: Sequence[str],
+    recorder: FrameRecorder | None = None,
+) -> None:
     """Feed some venues from these addresses (venue → WebSocket URL), consolidate, publish and store."""
     instruments = [instrument.name for instrument in settings.CATALOGUE.instruments]
     store = CandleStore()
@@ -116,13 +125,14 @@ async def _publish(source: str, urls: Mapping[str, str], *, venues: Sequence[str
         venues=venues,
         consolidated=consolidated,
         closed=store.closed,
+        record=None if recorder is None else recorder.write,
     )
     await store.restore(publisher)
     workers = []
     for name in venues:
         market = VenueMarket(name, instruments, stale_after_s=settings.VENUE_STALE_AFTER_S, sink=publisher)
         publisher.markets[name] = market
-        workers.append(VenueWorker(VENUES[name], urls[name], market))
+        workers.append(VenueWorker(VENUES[name], urls[name], market, recorder))
     log.info("feeds start", source=source, venues=list(venues), consolidated=list(consolidated))
     async with asyncio.TaskGroup() as group:
         group.create_task(publisher.run())

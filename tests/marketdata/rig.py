@@ -10,6 +10,7 @@ from typing import Any
 
 from core.instruments import parse_instrument
 from core.touch import Touch
+from marketdata.arrivals import FrameRecorder
 from marketdata.batches import ALL
 from marketdata.connection import VenueWorker
 from marketdata.hub import Encoded, Hub, TopicKey
@@ -84,7 +85,11 @@ class Rig:
 
 @contextlib.asynccontextmanager
 async def rig(
-    *instruments: str, stale_after_s: float = 1.0, missing: dict[str, tuple[str, ...]] | None = None, rate: float = 1.0
+    *instruments: str,
+    stale_after_s: float = 1.0,
+    missing: dict[str, tuple[str, ...]] | None = None,
+    rate: float = 1.0,
+    recorder: FrameRecorder | None = None,
 ) -> AsyncIterator[Rig]:
     """Run everything, with a subscriber to the touch of each instrument, until all venues are live."""
     layer = InProcessLayer(capacity=10_000)
@@ -106,7 +111,7 @@ async def rig(
         for name, venue in VENUES.items():
             venue_market = VenueMarket(name, instruments, stale_after_s=stale_after_s, sink=publisher)
             publisher.markets[name] = venue_market
-            tasks.append(asyncio.create_task(VenueWorker(venue, market.urls[name], venue_market).run()))
+            tasks.append(asyncio.create_task(VenueWorker(venue, market.urls[name], venue_market, recorder).run()))
         try:
             await made.all_live()
             for name in VENUES:

@@ -9,7 +9,9 @@ from decimal import Decimal
 import pytest
 
 from core.touch import EMPTY
-from marketdata.market import USUAL_GAP_SAMPLES
+from marketdata.batches import ALL
+from marketdata.feed import NS
+from marketdata.market import REPRESENTABLE_AFTER_NS, USUAL_GAP_SAMPLES
 from tests.marketdata.rig import Message, Rig, rig
 
 BTC, ETH = "BTC-USDT", "ETH-USDT"
@@ -241,6 +243,64 @@ async def test_symbols_that_a_venue_does_not_carry_are_disabled_and_the_rest_goe
         touch = running.touch(ETH)
         assert touch.bid is None or touch.bid.venue == "binance"
         assert not left_live(running.told.messages)
+
+
+@pytest.mark.parametrize("venue", VENUES)
+@pytest.mark.parametrize("factor", ["0.001", "0.5", "1.5", "1000"])
+async def test_a_venue_that_lies_about_its_price_moves_nothing_and_is_back_when_it_stops(
+    running: Rig, venue: str, factor: str
+) -> None:
+    simulated, board = running.market[venue], running.hub.board(BTC)
+    running.hub.join(running.told, running.hub.topic_key("best_touch", BTC, venue))
+    true = simulated.touch(BTC).bid
+    lie = (true * Decimal(factor)).quantize(ONE)
+
+    def shown(message: Message, exchange: str) -> Message:
+        data = message.get("data", {})
+        return data if (data.get("exchange"), data.get("symbol")) == (exchange, "BTCUSDT") else {}
+
+    mark = running.mark()
+    simulated.quote(BTC, lie, ONE, lie + 1, ONE)
+    await running.told.until(lambda message: shown(message, venue).get("best_bid") == lie, after=mark)
+    told = running.mark()
+    assert running.hub.set_aside(venue) == [BTC]
+    for _ in range(10):
+        await running.told.until(lambda message: bool(shown(message, ALL)), after=running.mark())
+    assert board.times_aside == {venue: 1}
+    touches = [data for message in running.told.messages[mark:] if (data := shown(message, ALL))]
+    assert all(abs(data[f"best_{side}"] / true - 1) < Decimal("0.01") for data in touches for side in ("bid", "ask"))
+    late = [data for message in running.told.messages[told:] if (data := shown(message, ALL))]
+    assert venue not in {data[f"best_{side}_exchange"] for data in late for side in ("bid", "ask")}
+
+    mark = running.mark()
+    simulated.release(BTC)
+    await running.told.until(
+        lambda message: abs((shown(message, venue).get("best_bid") or 0) / true - 1) < Decimal("0.01"),
+        after=mark,
+        timeout_s=3,
+    )
+    assert running.hub.set_aside(venue) == []
+    assert not left_live(running.told.messages)
+
+
+@pytest.mark.parametrize("venue", VENUES)
+async def test_a_price_that_nobody_can_keep_takes_its_instrument_out_until_it_is_over(running: Rig, venue: str) -> None:
+    simulated, market = running.market[venue], running.publisher.markets[venue]
+    running.hub.join(running.told, running.hub.topic_key("best_touch", BTC, venue))
+    true = simulated.touch(BTC)
+    mark = running.mark()
+    simulated.quote(BTC, true.bid, ONE, Decimal(90_000_000_000), ONE)
+    await running.told.until(lambda message: message["type"] == "best_touch" and empty(message, venue), after=mark)
+    assert market.carried == (ETH,)
+    assert running.touch(BTC, venue) == EMPTY
+    simulated.release(BTC)
+    await quoted_again(running, venue, timeout_s=2 * REPRESENTABLE_AFTER_NS / NS)
+    assert market.carried == (BTC, ETH)
+    assert not left_live(running.told.messages)
+
+
+def empty(message: Message, venue: str) -> bool:
+    return message["data"]["exchange"] == venue and message["data"]["best_bid"] is None
 
 
 async def test_the_touch_shows_the_venue_that_really_quotes_it(running: Rig) -> None:

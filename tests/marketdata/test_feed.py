@@ -398,6 +398,19 @@ def test_an_older_image_is_ignored_unless_the_venues_clock_says_that_ids_were_re
     assert book(connection, okx_book(sequence=4, ms=MS + 2)).sequence == 4
 
 
+def test_images_that_stay_behind_one_are_followed_after_a_while() -> None:
+    """One absurd id would be the book for ever."""
+    session = FeedSession(BINANCE, [BTC])
+    bids = []
+    for seconds, bid, update_id in ((0, 99, 2**62), (1, 98, 7), (5, 97, 8), (5.1, 96, 9), (5.2, 95, 8)):
+        (event,) = session.receive(binance_depth(bid=str(bid), update_id=update_id), round(seconds * NS))
+        assert isinstance(event, MarketEvent)
+        assert isinstance(event.body, KeptImage)
+        bids.append(event.body.read().bids[0][0])
+
+    assert bids == [99, 99, 99, 96, 96]
+
+
 def test_a_crossed_image_is_empty_and_another_is_asked_for() -> None:
     connection = Connection("okx", BTC)
     connection.sent()

@@ -1,10 +1,11 @@
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from decimal import Decimal
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from core.candles import Candle
 from core.events import Side
@@ -26,13 +27,14 @@ from marketdata.batches import (
     instrument_message,
     touch_message,
 )
-from marketdata.hub import Hub
+from marketdata.hub import Hub, _Delay
 from marketdata.layer import InProcessLayer
 from tests.marketdata.rig import Recorder
 
 BTC = "BTC-USDT"
 NS = 1_000_000_000
 ONE = Decimal(1)
+ELSEWHERE_S = 86_400.0  # the feeds' monotonic clock is another machine's
 
 
 class Feeds:
@@ -49,10 +51,18 @@ class Feeds:
         self.requests = await self.layer.new_channel()
         await self.layer.group_add(REQUEST_GROUP, self.requests)
 
-    async def touch(self, *quotes: QuoteSlot, states: dict[str, str] | None = None, heartbeat: bool = False) -> None:
+    async def touch(
+        self,
+        *quotes: QuoteSlot,
+        states: dict[str, str] | None = None,
+        heartbeat: bool = False,
+        waited_s: float = 0.0,
+    ) -> None:
+        """Send a batch as if it had been under way for so long."""
         self.sequence += 1
         statuses = [status(venue, state) for venue, state in (states or {}).items()]
-        batch = TouchBatch(self.publisher, self.sequence, heartbeat, "simulated", list(quotes), statuses)
+        sent_s = time.monotonic() - waited_s + ELSEWHERE_S
+        batch = TouchBatch(self.publisher, self.sequence, heartbeat, "simulated", list(quotes), statuses, sent_s)
         await self.layer.group_send(TOUCH_GROUP, touch_message(batch))
 
     async def instrument(self, **news: list[Any]) -> None:
@@ -104,13 +114,19 @@ async def subscribe(running: Hub, feeds: Feeds, *key: Any) -> Recorder:
     return told
 
 
+async def quoting(running: Hub, feeds: Feeds) -> Recorder:
+    """Have OKX quote 100 at 101, and a socket hear of it."""
+    told = await subscribe(running, feeds, "best_touch", BTC, "all")
+    await feeds.touch(slot("okx", 100, 101), states={"okx": "live"}, heartbeat=True)
+    await told.until(lambda message: message["type"] == "best_touch" and message["data"]["best_bid"] == 100)
+    return told
+
+
 async def test_without_a_heartbeat_every_venue_is_stale_and_its_subscribers_know(
     running: Hub, feeds: Feeds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hub, "HEARTBEAT_LOST_S", 0.2)
-    told = await subscribe(running, feeds, "best_touch", BTC, "all")
-    await feeds.touch(slot("okx", 100, 101), states={"okx": "live"}, heartbeat=True)
-    await told.until(lambda message: message["type"] == "best_touch" and message["data"]["best_bid"] == 100)
+    told = await quoting(running, feeds)
 
     stale = await told.until(lambda message: message["type"] == "venue" and message["state"] == "stale")
 
@@ -120,6 +136,132 @@ async def test_without_a_heartbeat_every_venue_is_stale_and_its_subscribers_know
     await told.until(
         lambda message: message["type"] == "best_touch" and message["data"]["best_bid"] == 100, after=len(told.messages)
     )
+
+
+async def test_a_process_that_stood_still_knows_at_once_that_its_market_is_old(
+    running: Hub, feeds: Feeds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "HEARTBEAT_LOST_S", 0.2)
+    told = await quoting(running, feeds)
+    assert running.is_current()
+
+    time.sleep(0.3)  # noqa: ASYNC251 - nothing runs meanwhile, as when the process is frozen
+
+    assert running.touch(BTC) != EMPTY  # an order that comes first still finds it
+    assert not running.is_current()
+    assert not running.takes_part(BTC, "okx")
+    await feeds.touch(heartbeat=True, states={"okx": "live"})
+    await told.until(lambda message: message["type"] == "venue" or running.is_current())
+
+
+async def heard(running: Hub, feeds: Feeds) -> None:
+    """Wait until the hub has taken all that was sent."""
+    async with asyncio.timeout(10):
+        while running._sequences.get(feeds.publisher) != feeds.sequence:  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize("waited_s", [2.5, 10.0], ids=lambda waited_s: f"{waited_s} s")
+async def test_what_waited_while_a_process_stood_still_is_not_the_market_of_now(
+    running: Hub, feeds: Feeds, monkeypatch: pytest.MonkeyPatch, waited_s: float
+) -> None:
+    told = await quoting(running, feeds)
+    monkeypatch.setattr(hub, "HEARTBEAT_LOST_S", 3.0)
+    assert running.is_current()
+    running._beat_s -= 10  # it stood still
+
+    await feeds.touch(slot("okx", 90, 91), states={"okx": "live"}, heartbeat=True, waited_s=waited_s)
+    await feeds.touch(slot("okx", 92, 93), states={"okx": "live"}, waited_s=0.5)  # it does not tell the whole market
+    await heard(running, feeds)
+    assert not running.is_current()
+    assert not running.takes_part(BTC, "okx")
+    assert running.touch(BTC).bid == running.touch(BTC, "okx").bid
+    assert running.touch(BTC).bid is not None
+    assert running.touch(BTC).bid.price == 100  # what is old when it comes is not shown as new
+
+    await feeds.touch(slot("okx", 95, 96), states={"okx": "live"}, heartbeat=True, waited_s=0.5)
+    await told.until(lambda message: message["type"] == "best_touch" and message["data"]["best_bid"] == 95)
+    assert running.takes_part(BTC, "okx")
+
+
+async def test_the_old_word_of_feeds_that_are_no_more_brings_no_venue_back(
+    running: Hub, feeds: Feeds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though others, which live, beat meanwhile."""
+    others = Feeds(feeds.layer, "feeds-2")
+    await quoting(running, feeds)
+    await others.touch(slot("binance", 99, 102), states={"binance": "live"}, heartbeat=True)
+    await heard(running, others)
+    monkeypatch.setattr(hub, "HEARTBEAT_LOST_S", 3.0)
+    running._heard_s["okx"] -= 12
+    running._watch_heartbeats(time.monotonic())
+    assert not running.is_live("okx")
+
+    await feeds.touch(slot("okx", 100, 101), states={"okx": "live"}, heartbeat=True, waited_s=12.0)
+    await others.touch(slot("binance", 99, 102), states={"binance": "live"}, heartbeat=True)
+    await heard(running, feeds)
+    await heard(running, others)
+
+    assert running.takes_part(BTC, "binance")
+    assert not running.takes_part(BTC, "okx")
+
+
+async def test_what_waited_for_the_layer_is_not_the_market_of_now_however_long_it_waited(
+    running: Hub, feeds: Feeds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "WATCH_INTERVAL_S", 0.001)
+    await quoting(running, feeds)
+    monkeypatch.setattr(hub, "HEARTBEAT_LOST_S", 3.0)
+    for _ in range(2 * hub.LOOKS_KEPT):  # nothing comes
+        await asyncio.sleep(0.002)
+    running._beat_s -= 10
+    await feeds.touch(slot("okx", 90, 91), states={"okx": "live"}, heartbeat=True, waited_s=10.0)
+    await heard(running, feeds)
+    assert not running.is_current()
+
+
+async def test_feeds_whose_machine_stood_still_are_believed_again(
+    running: Hub, feeds: Feeds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their clock, which did not go on meanwhile, is behind for ever: that says nothing of their batches."""
+    monkeypatch.setattr(hub, "WATCH_INTERVAL_S", 0.01)
+    await quoting(running, feeds)
+    monkeypatch.setattr(hub, "HEARTBEAT_LOST_S", 3.0)
+    running._beat_s -= 10
+    await feeds.touch(slot("okx", 90, 91), states={"okx": "live"}, heartbeat=True, waited_s=600.0)
+    await heard(running, feeds)
+    assert not running.is_current()
+    async with asyncio.timeout(10):
+        while not running.is_current():
+            await feeds.touch(slot("okx", 90, 91), states={"okx": "live"}, heartbeat=True, waited_s=600.0)
+            await asyncio.sleep(0.01)
+    assert running.takes_part(BTC, "okx")
+
+
+def delays(under_way: Iterable[float]) -> Iterator[float]:
+    """Return the delay of each batch, of two in a second, that was under way for so long."""
+    delay = _Delay()
+    for under_way_s in under_way:
+        yield delay.take(under_way_s)
+        delay.look()
+
+
+def test_a_delay_that_grows_slowly_is_never_believed() -> None:
+    """A process that can do 95 % of what comes falls behind by a second in twenty."""
+    found = list(delays(ELSEWHERE_S + 0.05 * 0.5 * number for number in range(3_600)))
+    late = [number for number, delay in enumerate(found) if delay > hub.LATE_S]
+    assert late[0] <= 2 * 2.1 / 0.05  # from two seconds on
+    assert late == list(range(late[0], len(found)))
+
+
+def test_clocks_of_another_pace_are_no_delay() -> None:
+    for pace in (9e-5, -9e-5):
+        assert max(delays(pace * 0.5 * number for number in range(86_400))) < 0.1  # half a day; they part by 4 s
+
+
+def test_a_burst_is_a_delay_while_it_lasts() -> None:
+    found = list(delays([0.01] * 100 + [5.0] * 20 + [0.01] * 100))
+    assert [round(delay, 1) for delay in found] == [0.0] * 100 + [5.0] * 20 + [0.0] * 100
 
 
 async def test_feeds_that_come_back_are_live_from_their_first_word_on(
@@ -165,6 +307,14 @@ async def test_trades_that_the_layer_lost_are_told_as_a_gap_and_counted(running:
     assert (gap["exchange"], gap["from_id"], gap["to_id"]) == ("okx", 3, 5)
     assert running.counters["batches_lost"] == 1
     assert running.counters["trades_lost_by_layer"] == 3
+
+
+async def test_a_book_that_the_layer_lost_is_asked_for(running: Hub, feeds: Feeds) -> None:
+    await subscribe(running, feeds, "trades", BTC, "all")
+    feeds.batches += 1  # with a book that did not change since
+    await feeds.instrument(trades=[trade(1)])
+    async with asyncio.timeout(hub.INTEREST_REPEAT_S / 2):
+        assert (await feeds.layer.receive(feeds.requests))["instrument"] == BTC
 
 
 async def test_feeds_that_start_anew_are_asked_for_what_is_wanted_at_once(running: Hub, feeds: Feeds) -> None:
@@ -284,3 +434,64 @@ async def test_a_hub_stops_also_in_the_moment_in_which_something_is_wanted(feeds
     listener.join(Recorder(), listener.topic_key("trades", BTC, "all"))
     async with asyncio.timeout(2):
         await listener.stop()
+
+
+@pytest.fixture
+async def of_three(feeds: Feeds, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Hub]:
+    monkeypatch.setattr(hub, "HEARTBEAT_LOST_S", 600.0)
+    monkeypatch.setattr(hub, "WATCH_INTERVAL_S", 600.0)  # a test looks itself
+    made = Hub(feeds.layer, [parse_instrument(BTC)], ("binance", "okx", "kraken"))
+    await made.start()
+    await made.listening.wait()
+    await feeds.touch(
+        slot("binance", 100, 102), slot("okx", 101, 103), states=dict.fromkeys(("binance", "okx", "kraken"), "live")
+    )
+    yield made
+    await made.stop()
+
+
+async def test_a_price_that_strays_is_told_as_the_venues_own_and_as_nobody_elses(of_three: Hub, feeds: Feeds) -> None:
+    own = await subscribe(of_three, feeds, "best_touch", BTC, "kraken")
+    told = await subscribe(of_three, feeds, "best_touch", BTC, "all")
+    books = await subscribe(of_three, feeds, "orderbook", BTC, "all", 5)
+    levels = {
+        venue: (((Decimal(bid), ONE),), ((Decimal(bid + 2), ONE),)) for venue, bid in (("okx", 101), ("kraken", 9))
+    }
+    await feeds.touch(slot("kraken", 9, 11))
+    await own.until(lambda message: message["data"]["best_bid"] == 9)
+    await feeds.instrument(books=[BookUpdate(venue, *sides, NS) for venue, sides in levels.items()])
+    shown = await books.until(lambda message: message["data"]["bids"] == [[101, 1, "okx"]])
+
+    assert shown["data"]["asks"] == [[103, 1, "okx"]]
+    assert {message["data"]["best_ask"] for message in told.messages} <= {None, 102}
+    assert of_three.set_aside("kraken") == [BTC]
+    assert of_three.is_live("kraken")
+    assert not of_three.takes_part(BTC, "kraken")
+    await feeds.touch(slot("kraken", 100, 101))
+    await told.until(lambda message: message["data"]["best_ask"] == 101)
+    assert of_three.takes_part(BTC, "kraken")
+
+
+async def test_each_time_that_a_venue_is_set_aside_is_logged_once(of_three: Hub, feeds: Feeds) -> None:
+    own = await subscribe(of_three, feeds, "best_touch", BTC, "kraken")
+    logged = []
+    with capture_logs() as lines:
+        for bid in (9, 10, 100, 900, 100, 101):
+            await feeds.touch(slot("kraken", bid, bid + 2))
+            await own.until(lambda message, bid=bid: message["data"]["best_bid"] == bid, after=len(own.messages) - 1)
+            for _ in range(2):
+                of_three._watch_prices()
+            logged.append([(line["log_level"], line["venue"], line["bid"]) for line in lines])
+            lines.clear()
+    assert logged == [[("warning", "kraken", "9")], [], [], [("warning", "kraken", "900")], [], []]
+
+
+async def test_a_dispute_that_nobody_can_decide_is_logged_once(of_three: Hub, feeds: Feeds) -> None:
+    own = await subscribe(of_three, feeds, "best_touch", BTC, "okx")
+    await feeds.touch(slot("okx", 150, 151))
+    await own.until(lambda message: message["data"]["best_bid"] == 150)
+    with capture_logs() as lines:
+        for _ in range(2):
+            of_three._watch_prices()
+    assert [(line["log_level"], line["instrument"]) for line in lines] == [("warning", BTC)]
+    assert of_three.set_aside("okx") == []

@@ -7,12 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.events import BookImage, Quote, Side, Trade
-from marketdata.feed import NS, Disabled, MarketEvent, QuoteLost
+from marketdata.feed import BEHIND_NS, NS, Disabled, MarketEvent, QuoteLost
 from marketdata.market import (
     DATA_SILENCE_NS,
     HISTORIC_TRADE_NS,
     ID_RESET_NS,
     PROBE_AFTER_NS,
+    REPRESENTABLE_AFTER_NS,
     USUAL_GAP_SAMPLES,
     State,
     VenueMarket,
@@ -25,6 +26,7 @@ BTC, ETH = "BTC-USDT", "ETH-USDT"
 MS = 10**6
 WALL_NS = 1_700_000_000 * NS
 STALE_AFTER_NS = 5 * NS
+BACK_S = REPRESENTABLE_AFTER_NS / NS
 
 
 class Bench:
@@ -319,6 +321,31 @@ def test_a_suspended_process_does_not_trust_what_it_then_reads() -> None:
     assert not bench.market.was_suspended(bench.now_ns)
 
 
+def test_a_look_takes_the_quotes_of_before_a_suspension_back_and_leaves_the_rest_to_the_check() -> None:
+    bench = Bench()
+    bench.quote()
+    bench.check()
+    bench.market.look(bench.now_ns)
+    assert bench.market.state is State.LIVE
+    bench.at(STALE_AFTER_NS / NS + 1)
+    bench.market.look(bench.now_ns)
+    assert bench.market.state is State.STALE
+    assert bench.market.was_suspended(bench.now_ns)  # so that what comes now is not read
+    assert bench.check() == "this process was suspended"
+
+
+@pytest.mark.parametrize("state", [State.DOWN, State.SYNCING, State.HALTED])
+def test_a_look_changes_no_venue_that_is_out_anyway(state: State) -> None:
+    bench = Bench()
+    if state is State.HALTED:
+        bench.take(EngineStatus(online=False, reason="maintenance"))
+    elif state is State.DOWN:
+        bench.market.lost("closed")
+    bench.at(STALE_AFTER_NS / NS + 1)
+    bench.market.look(bench.now_ns)
+    assert bench.market.state is state
+
+
 def test_events_told_late_by_a_replacement_do_not_turn_back_the_clock_of_data() -> None:
     bench = Bench()
     bench.at(10).quote()
@@ -360,6 +387,28 @@ def test_a_lower_sequence_with_a_later_venue_time_is_a_reset() -> None:
     assert bench.bids == [D(90), D(92)]
 
 
+def test_quotes_that_stay_behind_one_are_followed_after_a_while() -> None:
+    """One absurd id, without a time of the venue or with one to come, would be the touch for ever."""
+    bench = Bench()
+    behind_s = BEHIND_NS / NS
+    bench.quote("90", sequence=2**62, venue_ns=bench.wall_ns * 2)
+    bench.at(1).quote("91", sequence=7, venue_ns=bench.wall_ns)
+    bench.at(1 + behind_s).quote("92", sequence=8, venue_ns=bench.wall_ns)
+    assert bench.bids == [D(90)]
+    bench.at(1.1 + behind_s).quote("93", sequence=9, venue_ns=bench.wall_ns)
+    assert bench.bids == [D(90), D(93)]
+    assert bench.market.counters["quote_id_resets"] == 1
+    bench.at(20).quote("80", sequence=8)
+    assert bench.bids == [D(90), D(93)], "the waiting begins anew"
+
+
+def test_a_quote_that_is_repeated_for_long_is_no_news() -> None:
+    bench = Bench()
+    for second in range(20):
+        bench.at(second).quote("90", sequence=5)
+    assert bench.bids == [D(90)]
+
+
 @pytest.mark.parametrize("price", ["0.000000001", "1.000000001", "0.123456789", "100000000000"])
 def test_prices_that_money_cannot_express_take_their_instrument_out_of_the_market(price: str) -> None:
     bench = Bench()
@@ -373,9 +422,75 @@ def test_prices_that_money_cannot_express_take_their_instrument_out_of_the_marke
     assert bench.market.carried == (ETH,)
     assert bench.market.counters["too_fine"] == 1
 
-    bench.market.connected(bench.now_ns)
+    bench.market.connected(bench.now_ns)  # a new connection finds out for itself
     bench.quote("100.00000001", "200")
     assert bench.bids[-1] == D("100.00000001")
+    assert bench.market.carried == (BTC, ETH)
+
+
+@pytest.mark.parametrize("way", ["quote", "trade"])
+def test_an_instrument_is_back_once_its_prices_can_be_kept_for_a_while(way: str) -> None:
+    bench = Bench()
+    bench.quote("100", "101")
+    absurd = "100000000000.5"
+    if way == "quote":
+        bench.at(1).quote("100", absurd)
+    else:
+        bench.at(1).trade(1, price=absurd)
+    assert bench.bids == [D(100), None]
+    assert "too large" in bench.market.disabled[BTC]
+
+    bench.at(2).quote("101", "102")  # from here on they can
+    bench.at(2).trade(2)
+    bench.at(2 + BACK_S - 0.001).quote("102", "103")
+    assert bench.bids == [D(100), None]
+    assert bench.told == []
+
+    bench.at(2 + BACK_S).quote("103", "104")
+    bench.trade(3)
+    assert bench.bids == [D(100), None, D(103)]
+    assert bench.told == [3]
+    assert bench.market.carried == (BTC, ETH)
+    assert bench.market.state is State.LIVE
+
+
+def test_each_price_that_cannot_be_kept_begins_the_wait_again() -> None:
+    bench = Bench()
+    bench.quote("100", "101")
+    for seconds in range(1, 60):
+        price = "100.000000001" if seconds % 2 else "100"
+        bench.at(seconds).quote(price, "101")
+    assert bench.bids == [D(100), None]
+    assert bench.market.counters["too_fine"] == 1
+
+
+def test_a_lone_price_that_can_be_kept_now_and_then_says_nothing() -> None:
+    bench = Bench()
+    for number in range(1, 20):
+        price = "100" if number % 3 == 0 else "100.000000001"
+        bench.at(number * (BACK_S + 1)).quote(price, "101")
+    assert bench.bids == []
+    assert BTC in bench.market.disabled
+
+
+def test_a_venue_all_of_whose_prices_were_absurd_is_live_again_with_the_first_that_is_believed() -> None:
+    bench = Bench()
+    for instrument in (BTC, ETH):
+        bench.take(MarketEvent(instrument, Quote(D("0.000000001"), D(1), D(1), D(1))))
+    assert bench.market.state is State.DISABLED
+    for seconds in (1, 1 + BACK_S):
+        bench.at(seconds).quote()
+    assert bench.market.state is State.LIVE
+    assert bench.market.carried == (BTC,)
+
+
+def test_what_the_venue_itself_took_out_meanwhile_stays_out() -> None:
+    bench = Bench()
+    bench.quote("100", "100.000000001")
+    bench.take(Disabled(BTC, "the venue does not trade it now"))
+    for seconds in (1, 1 + BACK_S):
+        bench.at(seconds).trade(round(seconds))
+    assert bench.market.disabled == {BTC: "the venue does not trade it now"}
 
 
 def test_a_price_that_was_fine_before_does_not_bring_back_an_instrument_that_is_out() -> None:
@@ -476,6 +591,15 @@ def test_a_venue_that_counts_anew_is_followed() -> None:
     assert bench.told == [1_000_000, 2, 3]
     assert bench.market.counters["trade_id_resets"] == 1
     assert bench.sink.gaps == []
+
+
+def test_a_trade_of_a_time_to_come_does_not_silence_those_after_it() -> None:
+    bench = Bench()
+    bench.trade(2**62, age_ns=-(10**18))
+    bench.at(1).trade(1)
+    bench.at(ID_RESET_NS / NS + 1).trade(2)
+
+    assert bench.told == [2**62, 2]
 
 
 def test_a_trade_far_from_its_receipt_is_timed_by_its_receipt() -> None:

@@ -4,22 +4,26 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
+from pathlib import Path
 
 from msgspec import structs
 
 from core.events import Body, Channel
+from marketdata.arrivals import FrameRecorder
 from marketdata.batches import (
     REQUEST_GROUP,
+    TOUCH_GROUP,
     BookUpdate,
     InstrumentBatch,
+    TouchBatch,
     instrument_group,
     interest_message,
     read_message,
 )
-from marketdata.feed import FeedSession
+from marketdata.feed import NS, FeedSession
 from marketdata.layer import InProcessLayer
-from marketdata.market import VenueMarket
+from marketdata.market import State, VenueMarket
 from marketdata.publish import BOOK_INTERVAL_S, Publisher
 from marketdata.venues.binance import BINANCE
 
@@ -32,6 +36,7 @@ class Feed:
 
     def __init__(self, layer: InProcessLayer, publisher: Publisher, channel: str) -> None:
         self.layer = layer
+        self.publisher = publisher
         self.channel = channel
         self.decoded: list[str | bytes] = []
         self.market = publisher.markets["binance"] = VenueMarket(
@@ -70,7 +75,7 @@ class Feed:
 
 
 @contextlib.asynccontextmanager
-async def running() -> AsyncIterator[Feed]:
+async def running(record: Callable[[], None] | None = None) -> AsyncIterator[Feed]:
     layer = InProcessLayer(capacity=10_000)
     publisher = Publisher(
         layer,
@@ -79,6 +84,7 @@ async def running() -> AsyncIterator[Feed]:
         venues=["binance"],
         consolidated=["binance"],
         closed=lambda *closed: None,
+        record=record,
     )
     channel = await layer.new_channel()
     await layer.group_add(instrument_group(BTC), channel)
@@ -92,6 +98,22 @@ async def running() -> AsyncIterator[Feed]:
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_what_a_frame_said_is_on_the_tape_before_anybody_hears_it(tmp_path: Path) -> None:
+    recorder = FrameRecorder(tmp_path, "feeds-1")
+    async with running(recorder.write) as feed:
+        before = _size(tmp_path)
+        recorder.frame(1, b"{}", time.monotonic_ns(), time.time_ns())
+        feed.push("btcusdt@bookTicker", {"u": 2, "b": "100", "B": "1", "a": "102", "A": "1"})
+        await feed.publisher._flush()  # in the same turn of the loop
+        assert _size(tmp_path) > before
+    recorder.stop()
+
+
+def _size(folder: Path) -> int:
+    """Return how many bytes its files have."""
+    return sum(file.stat().st_size for file in folder.iterdir())
 
 
 async def test_books_that_nobody_wants_are_never_decoded_and_the_newest_is_there_at_once_for_who_asks() -> None:
@@ -142,3 +164,23 @@ async def test_a_bad_book_in_demand_goes_out_empty_and_is_counted_and_the_next_g
         feed.book(2)
         assert (await feed.next_book()).bids[0][1] == 2
         assert feed.market.state == "live"
+
+
+async def test_after_this_process_stood_still_nobody_is_told_that_its_old_quotes_are_those_of_now() -> None:
+    """Whoever beats first, or tells of another venue: the connections find it out for themselves, but maybe later."""
+    async with running() as feed:
+        channel = await feed.layer.new_channel()
+        await feed.layer.group_add(TOUCH_GROUP, channel)
+        feed.market.connected(time.monotonic_ns() - 6 * NS)  # when it was last looked at
+        feed.push("btcusdt@bookTicker", {"u": 2, "b": "100", "B": "1", "a": "101", "A": "1"})
+        assert feed.market.state is State.LIVE
+
+        batches = []
+        async with asyncio.timeout(WAIT_S):
+            while not batches or not batches[-1].heartbeat:
+                batch = read_message(await feed.layer.receive(channel))
+                assert isinstance(batch, TouchBatch)
+                batches.append(batch)
+
+        assert [quote for batch in batches for quote in batch.quotes] == []
+        assert {status.state for batch in batches for status in batch.statuses} == {"stale"}

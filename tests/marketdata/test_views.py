@@ -281,3 +281,26 @@ async def test_metrics_are_prometheus_text(http: httpx.AsyncClient, feeds: Feeds
     assert 'router_venue_events_total{event="gaps",venue="okx"} 3.0' in lines
     assert any(line.startswith('router_touch_age_seconds{side="bid",symbol="BTCUSDT"}') for line in lines)
     assert any(line.startswith("process_resident_memory_bytes") for line in lines)
+
+
+async def test_a_venue_whose_price_strays_is_told_and_is_not_in_what_is_told_of_all(
+    http: httpx.AsyncClient, feeds: Feeds
+) -> None:
+    feeds.statuses[2] = status("kraken")
+    feeds.quotes.append(quote("kraken", "45000", "45001"))
+    feeds.books.append(book("kraken", "45000", "45001"))
+    await feeds.beat()
+
+    told = await read(http, "/status")
+    assert {venue: state["set_aside"] for venue, state in told["exchanges"].items()} == {
+        "binance": [], "okx": [], "kraken": ["BTCUSDT"],
+    }  # fmt: skip
+    assert told["exchanges"]["kraken"]["live"] is True
+    assert told["symbols"]["BTCUSDT"]["best_ask"] == Decimal("95000.3")
+    assert "kraken" not in str(await read(http, "/orderbook/all/BTCUSDT"))
+    assert (await read(http, "/orderbook/kraken/BTCUSDT"))["asks"][0] == [45001, 10]
+    lines = (await http.get("/metrics")).text.splitlines()
+    assert 'router_venue_aside{symbol="BTCUSDT",venue="kraken"} 1.0' in lines
+    assert 'router_venue_aside{symbol="ETHUSDT",venue="kraken"} 0.0' in lines
+    assert 'router_venue_set_aside_total{symbol="BTCUSDT",venue="kraken"} 1.0' in lines
+    assert 'router_venue_set_aside_total{symbol="BTCUSDT",venue="okx"} 0.0' in lines
