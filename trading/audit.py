@@ -10,7 +10,6 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import structlog
@@ -20,6 +19,7 @@ from msgspec import Struct
 from core.events import Side
 from core.orders import OrderType, amount, hold
 from trading import metrics
+from trading.fingerprint import snapshot
 
 log = structlog.get_logger(__name__)
 
@@ -47,7 +47,7 @@ def verify(account_ids: Sequence[int] | None = None, *, pause: Pause = lambda: N
     """Check these accounts, or all, and return what is wrong; `pause` is called after each page."""
     findings: list[Finding] = []
     for account_id in _all_accounts() if account_ids is None else account_ids:
-        with _snapshot():
+        with snapshot():
             findings.extend(_Account(account_id, pause).findings())
         pause()
     return findings
@@ -406,19 +406,3 @@ def _all_accounts() -> Iterator[int]:
         if len(ids) < PAGE:
             return
         last = ids[-1]
-
-
-@contextmanager
-def _snapshot() -> Iterator[None]:
-    """Read one moment's rows, without a lock: Django's own transactions are writers' on SQLite."""
-    if connection.in_atomic_block:
-        yield
-        return
-    repeatable = " ISOLATION LEVEL REPEATABLE READ READ ONLY" if connection.vendor == "postgresql" else ""
-    with connection.cursor() as cursor:
-        cursor.execute(f"BEGIN{repeatable}")
-    try:
-        yield
-    finally:
-        with connection.cursor() as cursor:
-            cursor.execute("ROLLBACK")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 from django.db import transaction
@@ -68,6 +68,44 @@ class Done(Struct, frozen=True):
     fills: tuple[Fill, ...]
 
 
+class Witness(Protocol):
+    """Who sees all that an exchange does and is told: records it, or compares it with what was recorded."""
+
+    def heard(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        """Return what is to be asked in place of a function whose answers are not the exchange's own."""
+
+    def open(self, account_ids: Sequence[int]) -> None:
+        """Make accounts, in a transaction of their own."""
+
+    def locked(self, ledger: Ledger) -> None:
+        """The accounts of a transaction are locked."""
+
+    def written(self, ledger: Ledger, commands: Sequence[Command], results: Sequence[Any], now: datetime) -> None:
+        """All of a transaction is written; it is committed next."""
+
+    def committed(self) -> None: ...
+
+    def failed(self, error: BaseException) -> None:
+        """It was not committed, or nobody knows."""
+
+
+class _Nobody:
+    """Stands where no witness is."""
+
+    open = staticmethod(open_accounts)
+
+    def heard(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        return call
+
+    def locked(self, ledger: Ledger) -> None: ...
+
+    def written(self, ledger: Ledger, commands: Sequence[Command], results: Sequence[Any], now: datetime) -> None: ...
+
+    def committed(self) -> None: ...
+
+    def failed(self, error: BaseException) -> None: ...
+
+
 class Exchange:
     """The paper exchange of one process. `told` is called after each commit, in the writer's thread.
 
@@ -78,7 +116,7 @@ class Exchange:
         self,
         market_of: MarketOf,
         *,
-        is_live: Callable[[str], bool],
+        takes_part: Callable[[str, str], bool],
         fees: Fees,
         depth_of: DepthOf = lambda instrument, side, venue: Market((), {}),
         collar_bps: int = 0,
@@ -86,16 +124,19 @@ class Exchange:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         clock_ns: Callable[[], int] = time.monotonic_ns,
         new_id: Callable[[], str] = new_uuid,
+        witness: Witness | None = None,
     ) -> None:
+        self._witness = witness or _Nobody()
+        heard = self._witness.heard
         self.told = told
-        self._is_live = is_live
-        self._clock_ns = clock_ns
-        self._market_of = market_of
-        self._depth_of = depth_of
+        self._takes_part = heard("part", takes_part)
+        self._clock_ns = heard("clock", clock_ns)
+        self._market_of = heard("market", market_of)
+        self._depth_of = heard("depth", depth_of)
         self._collar_bps = collar_bps
         self._fees = fees
         self._now = now
-        self._new_id = new_id
+        self._new_id = heard("id", new_id)
         self._taken = _DisplayedSizes()
         self._writer: Writer[Command] = Writer(self.apply, name="trading-writer")
 
@@ -111,24 +152,26 @@ class Exchange:
         try:
             return self._apply(commands)
         except NotOpened as new:
-            open_accounts(new.account_ids)
+            self._witness.open(new.account_ids)
             return self._apply(commands, opened=True)
 
     def _apply(self, commands: Sequence[Command], *, opened: bool = False) -> tuple[list[Any], Callable[[], None]]:
         try:
             return self._commit(commands, opened=opened)
-        except BaseException:
+        except BaseException as error:
             self._taken.undo()  # what was not written took nothing
+            self._witness.failed(error)
             raise
 
     def _commit(self, commands: Sequence[Command], *, opened: bool) -> tuple[list[Any], Callable[[], None]]:
         self._taken.begin()
         ledger = Ledger(fees=self._fees, new_id=self._new_id)
         results: list[Any] = []
-        now = self._now()
         with transaction.atomic(durable=True):
             ledger.lock({command.account_id for command in commands}, opened=opened)
+            self._witness.locked(ledger)
             self._read(ledger, commands)
+            now = self._now()  # locks and rows may take their time: what executes now is shown now
             for command in commands:
                 try:
                     results.append(self._run(ledger, command, now))
@@ -136,6 +179,8 @@ class Exchange:
                     results.append(refusal)
             touched = [order for account in ledger.accounts.values() for order in account.changes.orders.values()]
             reports = ledger.write(now)
+            self._witness.written(ledger, commands, results, now)
+        self._witness.committed()
         for account in ledger.accounts.values():
             for _, fill in account.changes.fills:
                 metrics.FILLS.labels(fill.liquidity.value).inc()
@@ -158,6 +203,10 @@ class Exchange:
         if isinstance(result, list):
             return [self._answer(ledger, one) for one in result]
         return result
+
+    def forget_sizes(self) -> None:
+        """Take back what the last transaction took of displayed sizes."""
+        self._taken.undo()
 
     # -- reading ahead
 
@@ -195,7 +244,7 @@ class Exchange:
                 for asset, amount in command.balances.items():
                     check_balance(asset, amount)  # before anything is changed
                 self._cancel_all(ledger, account, None, "account_reset", now)
-                for asset in list(account.balances):
+                for asset in sorted(account.balances):  # they were read in whatever order
                     account.zero(asset)
                 for asset, amount in command.balances.items():
                     account.deposit(asset, amount, kind="reset")
@@ -261,14 +310,14 @@ class Exchange:
             )
 
     def _fill_resting(self, ledger: Ledger, account: Account, command: FillResting, now: datetime) -> bool:
-        """Fill at the market that the matcher saw, unless it is old or its venue was lost since; else at today's."""
+        """Fill at the market that the matcher saw, unless it is old or its venue is out since; else at today's."""
         order = ledger.order(command.order_id)
         if order is None or order.account_id != account.account_id or order.terms.order_type is not OrderType.LIMIT:
             return False  # a parent order's limit is for its slices
-        market = command.market
+        market, instrument = command.market, order.terms.instrument
         seen_ago_ns = self._clock_ns() - command.seen_ns
-        if seen_ago_ns > SEEN_MAX_NS or not all(self._is_live(offer.venue) for offer in market.offers[:1]):
-            market = self._market_of(order.terms.instrument, order.side)
+        if seen_ago_ns > SEEN_MAX_NS or not all(self._takes_part(instrument, best.venue) for best in market.offers[:1]):
+            market = self._market_of(instrument, order.side)
         return account.fill_resting(order, market, now=now)
 
     def _cancel_all(

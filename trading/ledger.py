@@ -176,6 +176,15 @@ class Ledger:
         self._orders[order.order_id] = order
         self._by_token[order.account_id, order.terms.token_id] = order
 
+    def as_read(self) -> dict[int, tuple[int, dict[str, tuple[int, int]]]]:
+        """Return what was read of the locked accounts: the last report's number, and each asset's total and held."""
+        found: dict[int, tuple[int, dict[str, tuple[int, int]]]] = {
+            account_id: (self._seqs[account_id], {}) for account_id in sorted(self.accounts)
+        }
+        for (account_id, asset), amounts in sorted(self._read_balances.items()):
+            found[account_id][1][asset] = amounts
+        return found
+
     # -- writing
 
     def write(self, now: datetime) -> list[Report]:
@@ -344,8 +353,8 @@ def read_order(row: Sequence[Any]) -> Order:
         price=price,
         quantity=quantity,
         status=Status(status),
-        created_at=_moment(created_at),
-        updated_at=_moment(updated_at),
+        created_at=read_moment(created_at),
+        updated_at=read_moment(updated_at),
         filled_quantity=filled_quantity,
         filled_notional=int(filled_notional),
         fill_count=fill_count,
@@ -353,7 +362,7 @@ def read_order(row: Sequence[Any]) -> Order:
         held=held,
         reason=reason,
         version=version,
-        executed_at=None if executed_at is None else _moment(executed_at),
+        executed_at=None if executed_at is None else read_moment(executed_at),
         venue=venue,
     )
 
@@ -407,7 +416,7 @@ def read_fill(row: Sequence[Any]) -> Fill:
         liquidity=Liquidity(liquidity),
         touch=strict_json.loads(touch.encode()),
         rule=rule,
-        executed_at=_moment(executed_at),
+        executed_at=read_moment(executed_at),
         slice=slice_number,
     )
 
@@ -445,13 +454,18 @@ def _twap_row(order_id: str, twap: Twap) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
+def forget_moments() -> None:
+    """Write moments anew: the database is another one from here on."""
+    _time.cache_clear()
+
+
 @lru_cache(maxsize=1_000)
 def _time(moment: datetime | None) -> Any:
     """Write a moment as this database does; the rows of a transaction share one."""
     return None if moment is None else connection.ops.adapt_datetimefield_value(moment)
 
 
-def _moment(value: Any) -> datetime:
+def read_moment(value: Any) -> datetime:
     """Read a moment: PostgreSQL gives one, SQLite one without its zone, or the text that Django wrote."""
     moment = datetime.fromisoformat(value) if isinstance(value, str) else value
     assert isinstance(moment, datetime)

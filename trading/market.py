@@ -19,9 +19,9 @@ MS = 1_000_000
 
 def market_of(instrument: str, side: Side) -> Market:
     """Return what an order of this side would execute against now. Callable from any thread."""
-    hub = services.process_hub()
-    if hub is None:
-        raise Unavailable("this process has no market data yet; try again in a moment")
+    hub = _hub()
+    if not hub.is_current():
+        return Market((), {})
     return market(hub.board(instrument), side, now_ns=time.time_ns())
 
 
@@ -30,24 +30,36 @@ def depth_of(instrument: str, side: Side, venue: str) -> Market:
 
     Beyond the touch only what a book shows that came here: somebody must have asked the hub for it.
     """
-    hub = services.process_hub()
-    if hub is None:
-        raise Unavailable("this process has no market data yet; try again in a moment")
+    hub = _hub()
+    if not hub.is_current():
+        return Market((), {})
     return depth(hub, instrument, side, venue, now_ns=time.time_ns())
 
 
+def _hub() -> Hub:
+    hub = services.process_hub()
+    if hub is None:
+        raise Unavailable("this process has no market data yet; try again in a moment")
+    return hub
+
+
 def middle(hub: Hub, instrument: str, venue: str) -> int | None:
-    """Return the middle of a venue's bid and ask, or of the touch, in units; None while a side is not shown."""
-    touch = hub.touch(instrument, venue)
+    """Return the middle of a venue's bid and ask, or of the touch, in units; None while a side is not shown.
+
+    A venue that is set aside shows none.
+    """
+    board = hub.board(instrument)
+    touch = board.touch if venue == ALL else board.in_play(venue)
     if touch.bid is None or touch.ask is None:
         return None
     bid, ask = _units(touch.bid.price), _units(touch.ask.price)
     return None if bid is None or ask is None else (bid + ask) // 2
 
 
-def is_live(venue: str) -> bool:
+def takes_part(instrument: str, venue: str) -> bool:
+    """Return whether orders may execute at what the venue shows. Callable from any thread."""
     hub = services.process_hub()
-    return hub is not None and hub.is_live(venue)
+    return hub is not None and hub.takes_part(instrument, venue)
 
 
 def market(board: TouchBoard, side: Side, *, now_ns: int) -> Market:
@@ -59,12 +71,13 @@ def market(board: TouchBoard, side: Side, *, now_ns: int) -> Market:
 def depth(hub: Hub, instrument: str, side: Side, venue: str, *, now_ns: int) -> Market:
     """Return a hub's offers for an order of this side, best first, and the receipt of the touch.
 
-    A venue's touch is newer than its book: levels that are not behind it are gone.
+    A venue's touch is newer than its book: levels that are not behind it are gone. One that is set aside
+    offers nothing.
     """
     board, books, buys = hub.board(instrument), hub.shown_books(instrument), side is Side.BUY
     found: list[tuple[Decimal, int, Decimal, str]] = []
     for rank, name in enumerate(hub.venues):
-        touch = board.venue_touch(name)
+        touch = board.in_play(name)
         best = touch.ask if buys else touch.bid
         if best is None or venue not in (ALL, name):
             continue

@@ -11,7 +11,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -29,6 +28,7 @@ from marketdata.hub import Hub
 from marketdata.services import current_hub
 from trading import metrics, publish, services
 from trading.audit import auditor
+from trading.clock import VISIBLE, ScheduleClock
 from trading.commands import FillResting
 from trading.exchange import Exchange
 from trading.leadership import Leadership
@@ -43,7 +43,6 @@ OUTSTANDING_MAX = 500  # fills that wait for their commit: others' commands pass
 CROSSED_AT_ONCE_MAX = 2_000  # orders taken out of the index without letting others run
 PAGE = 2_000  # rows of open orders read at once
 SWEEP_S = 1.0
-SWEEP_MARGIN_S = 5.0  # rows become visible some time after their `updated_at`
 COMPARE_S = 60.0
 RETRY_S = 0.1  # after a refusal by the database, doubling
 RETRY_MAX_S = 2.0
@@ -65,7 +64,15 @@ class _Settling(NamedTuple):
 class Matcher:
     """Resting orders beside the touch. Lives in one event loop; the database is read in a thread of its own."""
 
-    def __init__(self, hub: Hub, exchange: Exchange, layer: BaseChannelLayer, share: tuple[int, int] = (1, 1)) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        exchange: Exchange,
+        layer: BaseChannelLayer,
+        share: tuple[int, int] = (1, 1),
+        *,
+        now: ScheduleClock | None = None,
+    ) -> None:
         self.loaded = asyncio.Event()  # set once all open orders were read
         self._hub = hub
         self._exchange = exchange
@@ -79,6 +86,8 @@ class Matcher:
         self._retry_s = 0.0  # not 0: paused
         self._doubtful: set[str] = set()  # orders that did not execute: what became of them?
         self._doubts = asyncio.Event()
+        self._now = now or ScheduleClock()
+        self._read_at = self._now()  # what was stamped before, and could be read then, was read
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="matcher-reader")
 
     def __len__(self) -> int:
@@ -120,16 +129,16 @@ class Matcher:
             self._reached(instrument, Side.SELL, touch.bid)
 
     def _reached(self, instrument: str, side: Side, best: Best) -> None:
-        if self._retry_s or instrument not in self.leadership.held:
-            return
         price = _units(best)
         if price is not None:
-            self._cross(instrument, side, price, None, time.monotonic_ns())
+            # An old market that comes after this process stood still is looked at again when the order is filled.
+            now_ns = time.monotonic_ns()  # before the question: it may stand still between the two
+            self._cross(instrument, side, price, None, now_ns if self._hub.is_current() else 0)
 
     def _cross(self, instrument: str, side: Side, best: int, seen: Market | None, seen_ns: int) -> None:
         """Take out the orders that this price crosses; all of them execute in the market as it was seen."""
-        if instrument not in self.leadership.held:
-            return
+        if self._retry_s or instrument not in self.leadership.held:
+            return  # they stay: after the pause, and with every new leader, all are looked at
         orders = self._resting[instrument].crossed(side, best=best, most=CROSSED_AT_ONCE_MAX)
         if not orders:
             return
@@ -171,7 +180,8 @@ class Matcher:
             report = log.warning if isinstance(error, DomainError) else log.error
             report("a crossed order was refused", order_id=fill.order_id, error=str(error))
         elif future.result():
-            metrics.SETTLE_SECONDS.observe((time.monotonic_ns() - fill.seen_ns) / 1e9)
+            if fill.seen_ns:
+                metrics.SETTLE_SECONDS.observe((time.monotonic_ns() - fill.seen_ns) / 1e9)
         else:
             self._doubtful.add(fill.order_id)
             self._doubts.set()
@@ -228,11 +238,20 @@ class Matcher:
             try:
                 channel = await self._layer.new_channel()
                 await self._layer.group_add(publish.ORDERS_GROUP, channel)
-                while True:
-                    self._take_notices(publish.read_notices(await self._layer.receive(channel)))
             except Exception:
-                log.exception("receiving notices of orders failed")
+                log.exception("listening to notices of orders failed")
                 await asyncio.sleep(RETRY_S)
+                continue
+            while True:
+                await self._receive(channel)
+
+    async def _receive(self, channel: str) -> None:
+        """Take one message. One that cannot be read is left out: a new channel would fill the old one for ever."""
+        try:
+            self._take_notices(publish.read_notices(await self._layer.receive(channel)))
+        except Exception:
+            log.exception("receiving notices of orders failed")
+            await asyncio.sleep(RETRY_S)
 
     def _take_notices(self, notices: Iterable[publish.Notice]) -> None:
         news: set[str] = set()
@@ -296,15 +315,17 @@ class Matcher:
 
     async def _look_at_doubts(self) -> None:
         """Index those again that are still open: the market, or their price, was another one when it was their turn."""
-        doubtful, self._doubtful = list(self._doubtful), set()
+        doubtful = list(self._doubtful)
         for start in range(0, len(doubtful), OUTSTANDING_MAX):
             ids = doubtful[start : start + OUTSTANDING_MAX]
             marks = ", ".join(["%s"] * len(ids))
-            self._take_rows(await self._in_thread(_rows, f"{_OPEN} AND id IN ({marks})", ids))
+            rows = await self._in_thread(_rows, f"{_OPEN} AND id IN ({marks})", ids)
+            self._doubtful.difference_update(ids)
+            self._take_rows(rows)
 
     async def _compare(self) -> None:
         """Make the index what the database says, page by page."""
-        began_s, last = time.monotonic(), 0
+        began_s, began_at, last = time.monotonic(), self._now(), 0
         before = {order_id for resting in self._resting.values() for order_id in resting}
         while True:
             rows = await self._in_thread(_rows, f"{_OPEN} AND number > %s ORDER BY number LIMIT {PAGE}", [last])
@@ -318,15 +339,17 @@ class Matcher:
         for resting in self._resting.values():
             for order_id in before:  # ended, and nobody said so
                 resting.remove(order_id)
+        self._read_at = began_at
         if not self.loaded.is_set():
             self.loaded.set()
             log.info("the matcher knows the open orders", orders=len(self), seconds=time.monotonic() - began_s)
 
     async def _sweep(self) -> None:
-        """Find new and amended orders whose notices were lost."""
-        since = datetime.now(UTC) - timedelta(seconds=SWEEP_S + SWEEP_MARGIN_S)
-        moment = connection.ops.adapt_datetimefield_value(since)
+        """Find new and amended orders whose notices were lost, since the last look that came to its end."""
+        began_at = self._now()
+        moment = connection.ops.adapt_datetimefield_value(self._now.earliest(self._read_at - VISIBLE))
         self._take_rows(await self._in_thread(_rows, f"{_OPEN} AND updated_at > %s", [moment]))
+        self._read_at = began_at
 
     def _take_rows(self, rows: Iterable[Row]) -> int:
         """Index what is news; return how many were."""

@@ -209,3 +209,16 @@ class Report(models.Model):
 
     def __str__(self) -> str:
         return f"#{self.seq}"
+
+
+class RecordedLife(models.Model):
+    """How far a process that is recorded came: the number of its last transaction, written within that very one."""
+
+    id = models.CharField(max_length=128, primary_key=True, help_text="the recording's name, and the process's")
+    number = models.BigIntegerField(default=0)
+
+    class Meta:
+        verbose_name_plural = "recorded lives"
+
+    def __str__(self) -> str:
+        return str(self.id)

@@ -11,10 +11,12 @@ from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import Future
 from functools import partial
+from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from django.conf import settings
+from django.db import connection
 
 from core.account import Balance, Fees
 from core.errors import Refused, Unavailable
@@ -22,12 +24,14 @@ from core.orders import Terms
 from trading import market, publish
 from trading.commands import Amend, Cancel, CancelAll, Command, Deposit, Place, PlaceTwap, Reset
 from trading.exchange import Done, Exchange
+from trading.recording import Recording
 from trading.writer import wait
 
 ANSWER_S = 15.0  # for a commit; beyond it the client is told to ask
 
 _lock = threading.Lock()
 _exchange: list[Exchange] = []
+_recording: list[Recording] = []
 
 
 class UnknownAsset(Refused):
@@ -39,17 +43,34 @@ def assets() -> list[str]:
     return sorted({asset for one in settings.CATALOGUE.instruments for asset in (one.base, one.quote)})
 
 
+def _fees() -> Fees:
+    return Fees(maker=int(settings.MAKER_FEE_BPS * 100), taker=int(settings.TAKER_FEE_BPS * 100))
+
+
+def record(folder: Path, role: str) -> Recording:
+    """Record from here on, before there is an exchange.
+
+    Raises:
+        Unusable: nothing can be recorded there.
+    """
+    with _lock:
+        assert not _exchange
+        recording = Recording(folder, role, fees=_fees(), collar_bps=int(settings.TWAP_COLLAR_BPS))
+        _recording.append(recording)
+        return recording
+
+
 def current_exchange() -> Exchange:
     """Return this process's exchange, made at the first call. Callable from any thread."""
     with _lock:
         if not _exchange:
-            fees = Fees(maker=int(settings.MAKER_FEE_BPS * 100), taker=int(settings.TAKER_FEE_BPS * 100))
             exchange = Exchange(
                 market.market_of,
-                is_live=market.is_live,
-                fees=fees,
+                takes_part=market.takes_part,
+                fees=_fees(),
                 depth_of=market.depth_of,
                 collar_bps=int(settings.TWAP_COLLAR_BPS),
+                witness=_recording[0].recorder if _recording else None,
             )
             _exchange.append(exchange)
         return _exchange[0]
@@ -67,6 +88,9 @@ def stop_exchange() -> None:
     with _lock:
         while _exchange:
             _exchange.pop().stop()
+        while _recording:
+            _recording.pop().stop()
+            connection.close()
 
 
 def submit(command: Command) -> "Future[Any]":

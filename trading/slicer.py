@@ -7,9 +7,9 @@ where they should be by now (`core/twap.py` says what becomes of slices that wer
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence, Set
+from collections.abc import Iterable, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from heapq import heappop, heappush
 from typing import Any
 
@@ -23,6 +23,7 @@ from core.orders import Order
 from core.twap import Schedule
 from marketdata.hub import Hub
 from trading import metrics, publish
+from trading.clock import VISIBLE, ScheduleClock
 from trading.commands import RunSlices
 from trading.exchange import Done, Exchange
 from trading.leadership import Leadership
@@ -39,7 +40,6 @@ OBSERVE_S = 60.0  # the mean is stored so often between slices that are further 
 AHEAD_S = 10.0  # the books that a slice needs are asked for so long before it is due
 KEEP_S = 2.0
 SWEEP_S = 1.0
-SWEEP_MARGIN_S = 5.0  # rows become visible some time after their `updated_at`
 COMPARE_S = 60.0
 RETRY_S = 0.1
 TOGETHER = timedelta(milliseconds=10)  # slices of an order that are due within it are run as one
@@ -50,26 +50,6 @@ _OPEN = (
     f"SELECT number, {', '.join(ORDER_COLUMNS)} FROM trading_order"  # noqa: S608 - our own words
     " WHERE status = 'open' AND order_type = 'twap'"
 )
-_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # goes on while the machine sleeps
-
-
-class ScheduleClock:
-    """The wall clock as it was at the start, and what has passed since: its jumps move no slice."""
-
-    def __init__(
-        self,
-        wall: Callable[[], datetime] = lambda: datetime.now(UTC),
-        passed_s: Callable[[], float] = lambda: time.clock_gettime(_CLOCK),
-    ) -> None:
-        self.wall, self._passed_s = wall, passed_s
-        self._started_at, self._started_s = wall(), passed_s()
-
-    def __call__(self) -> datetime:
-        return self._started_at + timedelta(seconds=self._passed_s() - self._started_s)
-
-    def at(self, stamped: datetime) -> datetime:
-        """Return where a moment lies that the wall clock stamped, as that goes now: it may have jumped since."""
-        return stamped + (self() - self.wall())
 
 
 class _Mean:
@@ -126,6 +106,7 @@ class Slicer:
         self._layer = layer
         self._leadership = leadership
         self._now = now or ScheduleClock()
+        self._read_at = self._now()  # what was stamped before, and could be read then, was read
         self._parents: dict[str, _Parent] = {}
         self._due: list[tuple[datetime, str]] = []
         self._means: dict[tuple[str, str], _Mean] = {}
@@ -282,22 +263,20 @@ class Slicer:
                 await asyncio.sleep(RETRY_S)
 
     async def _database_loop(self) -> None:
-        compared_s = -COMPARE_S
-        led: frozenset[str] = frozenset()
-        swept_s = 0.0
+        compared_s, swept_s = -COMPARE_S, 0.0
+        compared: Set[str] = frozenset()  # what was led then; another object, even if equal: it was lost meanwhile
         while True:
             try:
                 held = self._leadership.held
-                if led - held:
-                    self._leave(led - held)
-                if held - led or time.monotonic() - compared_s >= COMPARE_S:
-                    compared_s, led = time.monotonic(), held
+                self._leave(held)
+                if held is not compared or time.monotonic() - compared_s >= COMPARE_S:
+                    began_s = time.monotonic()
                     await self._compare()
+                    compared_s, compared = began_s, held
                 elif self._told.is_set() or time.monotonic() - swept_s >= SWEEP_S:
                     self._told.clear()
                     swept_s = time.monotonic()
                     await self._sweep()
-                led &= held
                 metrics.TWAPS_RUNNING.set(len(self))
             except Exception:
                 log.exception("the TWAP orders could not be read; trying again")
@@ -310,7 +289,7 @@ class Slicer:
 
     async def _compare(self) -> None:
         """Make the schedules what the database says, page by page."""
-        before, last = set(self._parents), 0
+        began_at, before, last = self._now(), set(self._parents), 0
         while True:
             rows = await self._in_thread(_orders, f"{_OPEN} AND number > %s ORDER BY number LIMIT {PAGE}", [last])
             self._take(order for _, order in rows)
@@ -319,10 +298,11 @@ class Slicer:
                 break
             last = rows[-1][0]
         self._forget(self._parents[order_id] for order_id in before & set(self._parents))
+        self._read_at = began_at
 
-    def _leave(self, instruments: Set[str]) -> None:
-        """Leave orders to those who lead their instruments now."""
-        self._forget(parent for parent in self._parents.values() if parent.instrument in instruments)
+    def _leave(self, held: Set[str]) -> None:
+        """Leave orders of other instruments than these to those who lead them now."""
+        self._forget(parent for parent in self._parents.values() if parent.instrument not in held)
 
     def _forget(self, parents: Iterable[_Parent]) -> None:
         for parent in list(parents):
@@ -330,10 +310,11 @@ class Slicer:
                 del self._parents[parent.order_id]
 
     async def _sweep(self) -> None:
-        """Find the new orders."""
-        since = self._now.wall() - timedelta(seconds=SWEEP_S + SWEEP_MARGIN_S)
-        moment = connection.ops.adapt_datetimefield_value(since)
+        """Find the new orders, since the last look that came to its end."""
+        began_at = self._now()
+        moment = connection.ops.adapt_datetimefield_value(self._now.earliest(self._read_at - VISIBLE))
         self._take(order for _, order in await self._in_thread(_orders, f"{_OPEN} AND updated_at > %s", [moment]))
+        self._read_at = began_at
 
     def _take(self, orders: Iterable[Order]) -> None:
         for order in orders:

@@ -35,7 +35,7 @@ from trading.commands import (
     Reset,
     RunSlices,
 )
-from trading.exchange import Done
+from trading.exchange import Done, Witness
 from trading.models import Fill
 
 INSTRUMENTS = ("BTC-USDT", "ETH-BTC")  # BTC is the base of one and the quote of the other
@@ -64,8 +64,8 @@ Plan = tuple[Command, Callable[[], Any]]  # what is asked, and the oracle's answ
 class Floor(Desk):
     """A desk whose receipts keep what was shown, and whose lost venues show nothing."""
 
-    def __init__(self, fees: Fees, *, new_id: Callable[[], str] = new_uuid) -> None:
-        super().__init__(fees, new_id=new_id)
+    def __init__(self, fees: Fees, *, new_id: Callable[[], str] = new_uuid, witness: Witness | None = None) -> None:
+        super().__init__(fees, new_id=new_id, witness=witness)
         self.behind: dict[tuple[str, Side], tuple[Offer, ...]] = {}  # the touch, best first
 
     def quoted(self, instrument: str, side: Side) -> Sequence[Offer]:
@@ -441,7 +441,7 @@ class Day:
         def answer() -> bool:
             now = self.desk.show(ticket.instrument, Side(ticket.side))
             shown: Offers = [(coins(offer.price), coins(offer.size), offer.venue) for offer in market.offers]
-            lost = bool(shown) and shown[0][2] in self.desk.dead
+            lost = bool(shown) and not self.desk.takes_part(ticket.instrument, shown[0][2])
             old = self.desk.clock_ns - seen_ns > SEEN_MAX_NS
             return self.oracle.match(ticket, now if lost or old else shown)
 

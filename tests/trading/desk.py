@@ -13,7 +13,7 @@ from core.ids import new_uuid
 from core.money import to_units
 from core.orders import OrderType, Terms
 from trading.commands import Command, Deposit, Place
-from trading.exchange import Exchange
+from trading.exchange import Exchange, Witness
 from trading.ledger import Outcome
 
 BTC, ETH = "BTC-USDT", "ETH-USDT"
@@ -26,7 +26,9 @@ def units(text: str | int) -> int:
 class Desk:
     """Commands in, results out, one transaction each; the touch is whatever `quote` said last."""
 
-    def __init__(self, fees: Fees | None = None, *, new_id: Callable[[], str] = new_uuid) -> None:
+    def __init__(
+        self, fees: Fees | None = None, *, new_id: Callable[[], str] = new_uuid, witness: Witness | None = None
+    ) -> None:
         self.offers: dict[tuple[str, Side], tuple[Offer, ...]] = {}
         self.dead: set[str] = set()
         self.outcomes: list[Outcome] = []
@@ -35,7 +37,7 @@ class Desk:
         self._tokens = count(1)
         self.exchange = Exchange(
             self.market,
-            is_live=lambda venue: venue not in self.dead,
+            takes_part=self.takes_part,
             depth_of=self.depth,
             collar_bps=500,
             fees=fees or Fees(),
@@ -43,6 +45,7 @@ class Desk:
             now=self._tick,
             clock_ns=lambda: self.clock_ns,
             new_id=new_id,
+            witness=witness,
         )
 
     def _tick(self) -> datetime:
@@ -55,6 +58,9 @@ class Desk:
         """Set the best levels, (price, size, venue) each; a side that is not given has no live venue."""
         self.offers[at, Side.SELL] = tuple(Offer(units(price), units(size), venue) for price, size, venue in bid)
         self.offers[at, Side.BUY] = tuple(Offer(units(price), units(size), venue) for price, size, venue in ask)
+
+    def takes_part(self, instrument: str, venue: str) -> bool:
+        return venue not in self.dead
 
     def market(self, instrument: str, side: Side) -> Market:
         return Market(self.offers.get((instrument, side), ()), {"bid": None, "ask": None})

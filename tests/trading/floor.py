@@ -3,16 +3,19 @@
 import asyncio
 import contextlib
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
 from channels.layers import get_channel_layer
-from django.db import connection, connections
+from django.db import OperationalError, connection, connections
 
-from core.account import Fees
+from core.account import Fees, Market
 from core.events import Side
 from core.instruments import parse_instrument
 from core.orders import OrderType, Status, Terms
@@ -21,6 +24,7 @@ from marketdata.hub import Hub
 from tests.marketdata.test_hub import Feeds
 from tests.trading.desk import BTC, ETH, units
 from trading import audit, models, publish
+from trading.clock import ScheduleClock
 from trading.commands import Command, Place
 from trading.exchange import Exchange
 from trading.market import market
@@ -53,6 +57,42 @@ def database_in_a_file(folder: Path) -> Iterator[None]:
     connection.connection = kept
 
 
+@contextlib.contextmanager
+def unreadable(module: Any, reader: str) -> Iterator[threading.Event]:
+    """Meanwhile a module's reader of rows finds no database; the event is set once it tried."""
+    tried = threading.Event()
+
+    def away(*_: Any) -> Any:
+        tried.set()
+        raise OperationalError("the database is away")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(module, reader, away)
+        yield tried
+
+
+class Clock:
+    """A wall clock that may jump, and the time that really passes: only when the test says so."""
+
+    def __init__(self) -> None:
+        self.wall_at = datetime(2026, 1, 1, tzinfo=UTC)
+        self.passed_s = 0.0
+
+    def wall(self) -> datetime:
+        return self.wall_at
+
+    def schedule(self) -> ScheduleClock:
+        """Return the clock of schedules that a process has which starts now."""
+        return ScheduleClock(self.wall, lambda: self.passed_s)
+
+    def pass_(self, seconds: float) -> None:
+        self.passed_s += seconds
+        self.wall_at += timedelta(seconds=seconds)
+
+    def jump(self, seconds: float) -> None:
+        self.wall_at += timedelta(seconds=seconds)
+
+
 class Floor:
     """A hub that is fed by hand, an exchange, and as many matchers as the test wants."""
 
@@ -65,10 +105,16 @@ class Floor:
         self.tasks: list[asyncio.Task[None]] = []
         self._tokens = 0
 
+    def market_of(self, instrument: str, side: Side) -> Market:
+        """As `trading.market.market_of` does it for the one hub of a process."""
+        if not self.hub.is_current():
+            return Market((), {})
+        return market(self.hub.board(instrument), side, now_ns=time.time_ns())
+
     def new_exchange(self) -> Exchange:
         exchange = Exchange(
-            lambda instrument, side: market(self.hub.board(instrument), side, now_ns=time.time_ns()),
-            is_live=self.hub.is_live,
+            self.market_of,
+            takes_part=self.hub.takes_part,
             fees=Fees(),
             told=publish.Teller(asyncio.get_running_loop()),
         )
@@ -91,10 +137,15 @@ class Floor:
         await self.hub.stop()
 
     async def matcher(
-        self, exchange: Exchange | None = None, *, leads: bool = True, share: tuple[int, int] = (1, 1)
+        self,
+        exchange: Exchange | None = None,
+        *,
+        leads: bool = True,
+        share: tuple[int, int] = (1, 1),
+        now: ScheduleClock | None = None,
     ) -> Matcher:
         """Start a matcher; return it when it knows the open orders, and leads."""
-        made = Matcher(self.hub, exchange or self.exchange, self.layer, share)
+        made = Matcher(self.hub, exchange or self.exchange, self.layer, share, now=now)
         self.tasks.append(asyncio.create_task(made.run()))
         await asyncio.wait_for(made.loaded.wait(), WAIT_S)
         if leads:

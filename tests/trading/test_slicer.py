@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,25 @@ from core.events import Side
 from core.orders import OrderType, Terms
 from marketdata.batches import BookUpdate, QuoteSlot
 from tests.trading.desk import BTC, units
-from tests.trading.floor import Floor, database_in_a_file, eventually, fills, proved, read, stored
+from tests.trading.floor import (
+    WAIT_S,
+    Clock,
+    Floor,
+    database_in_a_file,
+    eventually,
+    fills,
+    proved,
+    read,
+    stored,
+    unreadable,
+)
 from trading import models, publish, slicer
+from trading.clock import ScheduleClock
 from trading.commands import Cancel, Deposit, Place, PlaceTwap
 from trading.exchange import Exchange
 from trading.leadership import Leadership
-from trading.market import depth, market
-from trading.slicer import ScheduleClock, Slicer
+from trading.market import depth
+from trading.slicer import Slicer
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.timeout(60)]
 
@@ -39,24 +51,6 @@ def alice(transactional_db: None, tmp_path: Path) -> Any:
         yield int(User.objects.create(username="alice", password="!").pk)
 
 
-class Clock:
-    """A wall clock that may jump, and the time that really passes: only when the test says so."""
-
-    def __init__(self) -> None:
-        self.wall_at = datetime(2026, 1, 1, tzinfo=UTC)
-        self.passed_s = 0.0
-
-    def wall(self) -> datetime:
-        return self.wall_at
-
-    def pass_(self, seconds: float) -> None:
-        self.passed_s += seconds
-        self.wall_at += timedelta(seconds=seconds)
-
-    def jump(self, seconds: float) -> None:
-        self.wall_at += timedelta(seconds=seconds)
-
-
 class Pit(Floor):
     """The floor with books, and a clock of its own; `lead` says who leads where no locks do."""
 
@@ -67,8 +61,8 @@ class Pit(Floor):
 
     def new_exchange(self) -> Exchange:
         exchange = Exchange(
-            lambda instrument, side: market(self.hub.board(instrument), side, now_ns=time.time_ns()),
-            is_live=self.hub.is_live,
+            self.market_of,
+            takes_part=self.hub.takes_part,
             fees=Fees(),
             depth_of=lambda instrument, side, venue: depth(self.hub, instrument, side, venue, now_ns=time.time_ns()),
             collar_bps=500,
@@ -99,7 +93,7 @@ class Pit(Floor):
         clock: ScheduleClock | None = None,
     ) -> Slicer:
         """Start one."""
-        clock = clock or ScheduleClock(self.clock.wall, lambda: self.clock.passed_s)
+        clock = clock or self.clock.schedule()
         made = Slicer(self.hub, exchange or self.exchange, self.layer, leadership or self.leader(), now=clock)
         self.slicers.append(made)
         self.tasks.append(asyncio.create_task(made.run()))
@@ -131,13 +125,19 @@ class Pit(Floor):
 
     async def twap(
         self, account: int, quantity: str, *, slices: int = 10, duration_s: int = 100, limit: str | None = "200",
-        venue: str = "all", side: Side = Side.BUY,
+        venue: str = "all", side: Side = Side.BUY, exchange: Exchange | None = None,
     ) -> str:  # fmt: skip
         self._tokens += 1
         price = None if limit is None else units(limit)
         terms = Terms(f"t-{self._tokens}", BTC, side, OrderType.TWAP, price, units(quantity))
-        done = await self.do(PlaceTwap(account, terms, venue, duration_s, slices))
+        done = await self.do(PlaceTwap(account, terms, venue, duration_s, slices), exchange)
         return str(done.order.order_id)
+
+    async def looked(self, running: Slicer) -> None:
+        """Have it look at the clock."""
+        off = running._now() - self.clock.wall()
+        running._told.set()
+        await eventually(lambda: running._now._stretches[-1].off == off)
 
     async def past(self, order_id: str, number: int) -> models.Twap:
         """Wait until this many slices are past."""
@@ -507,6 +507,67 @@ async def test_jumps_of_the_wall_clock_move_no_slice(pit: Pit, alice: int, jump_
     assert {fill.quantity for fill in await fills(alice)} == {units("0.1")}
 
 
+@pytest.mark.parametrize("jump_s", [3_600.0, -3_600.0, 86_400.0, -86_400.0])
+@pytest.mark.parametrize("back", [False, True])
+async def test_an_order_that_is_read_after_the_clock_jumped_starts_at_once(
+    pit: Pit, alice: int, jump_s: float, back: bool
+) -> None:
+    """Its row was stamped before a jump, or between one and the jump back, and is found after it."""
+    await pit.show("okx", asks=[("100", DEEP)])
+    leadership = pit.leader()
+    running = pit.slicer(leadership)
+    await pit.looked(running)
+    if back:
+        pit.clock.jump(jump_s)
+        await pit.looked(running)
+    leadership.held = frozenset()  # what is placed now is not taken
+    order_id = await pit.twap(alice, "1")
+    pit.clock.jump(-jump_s if back else jump_s)
+    leadership.held = frozenset(pit.hub.instruments)
+    await pit.past(order_id, 1)
+    assert running._parents[order_id].schedule.started_at == running._now()
+    for number in range(1, 10):
+        await pit.pass_(SLICE_S)
+        assert (await pit.past(order_id, number + 1)).missed == 0
+    await eventually(lambda: len(running) == 0)
+
+
+async def test_an_order_of_a_time_in_which_nothing_could_be_read_is_found_at_once(pit: Pit, alice: int) -> None:
+    await pit.show("okx", asks=[("100", DEEP)])
+    running = pit.slicer()
+    await pit.looked(running)
+    silent = pit.new_exchange()
+    silent.told = lambda outcome: None
+    with unreadable(slicer, "_orders") as tried:
+        assert await asyncio.to_thread(tried.wait, WAIT_S)
+        order_id = await pit.twap(alice, "1", exchange=silent)
+        pit.clock.pass_(15)
+    await pit.past(order_id, 2)  # both that are due by now
+
+
+@pytest.mark.parametrize("left", [True, False], ids=["led by nobody for a while", "led again at once"])
+async def test_orders_are_read_again_after_a_change_of_leaders_in_which_nothing_could_be_read(
+    pit: Pit, alice: int, left: bool
+) -> None:
+    await pit.show("okx", asks=[("100", DEEP)])
+    leadership = pit.leader()
+    running = pit.slicer(leadership)
+    order_id = await pit.twap(alice, "1", slices=3, duration_s=300)
+    await pit.past(order_id, 1)
+    await pit.pass_(20)
+    await eventually(lambda: running._read_at == running._now())  # no sweep looks so far back any more
+    with unreadable(slicer, "_orders") as tried:
+        leadership.held = frozenset()
+        await eventually(lambda: len(running) == 0)
+        if left:
+            tried.clear()
+        leadership.held = frozenset(pit.hub.instruments)
+        assert await asyncio.to_thread(tried.wait, WAIT_S)
+    await eventually(lambda: len(running) == 1)
+    await pit.pass_(80)
+    await pit.past(order_id, 2)
+
+
 async def test_ten_thousand_slices_in_a_second_are_done_exactly(pit: Pit, alice: int) -> None:
     await pit.show("okx", asks=[("100", DEEP)])
     pit.clock.wall = lambda: datetime.now(UTC)  # type: ignore[method-assign]
@@ -542,7 +603,7 @@ async def test_slices_are_tried_again_when_the_database_was_away(pit: Pit, alice
             return execute(sql, *rest)
 
     ill = Down(
-        pit.exchange._market_of, is_live=pit.hub.is_live, fees=Fees(), depth_of=pit.exchange._depth_of,
+        pit.exchange._market_of, takes_part=pit.hub.takes_part, fees=Fees(), depth_of=pit.exchange._depth_of,
         now=pit.clock.wall,
     )  # fmt: skip
     pit.exchanges.append(ill)
