@@ -115,13 +115,13 @@ class LocalCounter:
 class RedisCounter:
     """Counts in Redis for all processes; without it, in this one."""
 
-    def __init__(self, url: str, prefix: str) -> None:
+    def __init__(self, url: str, prefix: str, *, timeout_s: float = REDIS_TIMEOUT_S) -> None:
         pool = BlockingConnectionPool.from_url(
             url,
             max_connections=REDIS_CONNECTIONS_MAX,
             timeout=REDIS_WAIT_S,
-            socket_timeout=REDIS_TIMEOUT_S,
-            socket_connect_timeout=REDIS_TIMEOUT_S,
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
         )
         self._hit = Redis.from_pool(pool).register_script(_hit_script)
         self._prefix = prefix

@@ -88,7 +88,7 @@ class _Ask(Struct, eq=False):
     wanted: int  # below zero: given back
     limit: int
     spare: int = 0
-    answered: asyncio.Future[bool] | None = None  # none: it is done here already, and only told
+    answered: asyncio.Future[int | None] | None = None  # none: it is done here already, and only told
 
 
 class Board:
@@ -117,15 +117,15 @@ class Board:
         self._worker: asyncio.Task[None] | None = None
         self._heart: asyncio.Task[None] | None = None
 
-    async def ask(self, lease: Lease, wanted: int, *, limit: int, spare: int) -> bool:
+    async def ask(self, lease: Lease, wanted: int, *, limit: int, spare: int) -> int | None:
         """Raise what the lease holds by `wanted`, and up to `spare` in advance, or by nothing where the limit is
-        reached; return whether Redis answered.
+        reached; return by how much, None where Redis did not answer.
         """
         if self._away or self._closed:
-            return False
+            return None
         if self._heart is None:
             self._heart = asyncio.create_task(self._beat(), name="leases: heartbeat")
-        answered: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        answered: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
         self._put(_Ask(lease, wanted, limit, spare, answered))
         lease.asking += 1
         try:
@@ -202,7 +202,7 @@ class Board:
             if ask.answered is not None:
                 ask.lease.held += granted
                 ask.lease.spare = max(0, granted - ask.wanted)
-                _answer(ask, answered=True)
+                _answer(ask, granted)
 
     async def _run(self, batch: list[_Ask]) -> list[int] | None:
         asks = [part for ask in batch for part in (ask.lease.key, ask.wanted, ask.limit, ask.spare)]
@@ -227,16 +227,16 @@ class Board:
         self._former, self._process = self._process or self._former, None
         asks, self._asks = [*batch, *self._asks], []
         for ask in asks:
-            _answer(ask, answered=False)
+            _answer(ask, None)
 
 
-def _answer(ask: _Ask, *, answered: bool) -> None:
+def _answer(ask: _Ask, granted: int | None) -> None:
     if ask.answered is None:
         return
     if ask.answered.cancelled():  # who asked has gone
         ask.lease.asking -= 1
     else:
-        ask.answered.set_result(answered)
+        ask.answered.set_result(granted)
 
 
 def _ms(seconds: float) -> int:

@@ -25,6 +25,10 @@ ABORT_AFTER_S = 2.0  # a close that the client does not take is cut off
 READ_SLICE = 4 * 1024  # bytes of one client read in one turn of the loop: some hundred small frames
 UNANSWERED_PER_S_MAX = 500  # pings, pongs and fragments of messages of one client
 CLOSE_POLICY = 1008
+CLOSE_NOT_UTF8 = 1007
+# A client whose frames cannot be read may still be sending. What it sends is thrown away for a moment, because closing
+# at once would reset the connection and take the close code with it.
+LINGER_S = 0.5
 
 _TEXT_FIN = 0x81
 _NO_HANDSHAKE = (
@@ -124,8 +128,11 @@ class RouterWebSocketProtocol(WebSocketsSansIOProtocol):
     _second = 0
     _unanswered = 0  # frames of this second
     _abused = False
+    _failed = False  # nothing more of it can be read
 
     def data_received(self, data: bytes) -> None:
+        if self._failed:
+            return
         self._unread = memoryview(bytes(self._unread) + data) if self._unread else memoryview(data)
         if self._turn is None and not self.read_paused:
             self._read_slice()
@@ -188,6 +195,31 @@ class RouterWebSocketProtocol(WebSocketsSansIOProtocol):
     def handle_cont(self, event: Frame) -> None:
         if self._within_bounds():
             super().handle_cont(event)
+
+    def send_receive_event_to_app(self) -> None:
+        if self.curr_msg_data_type == "text" and not self.close_sent:
+            try:
+                b"".join(self.frames).decode()
+            except UnicodeDecodeError:  # uvicorn would note it with a traceback, as often as a client likes
+                self.frames = []
+                self.conn.send_close(CLOSE_NOT_UTF8)
+                self.handle_parser_exception()
+                return
+        super().send_receive_event_to_app()
+
+    def handle_parser_exception(self) -> None:
+        """Say why the connection fails, and close it when the client had time to hear it."""
+        sent = self.conn.close_sent
+        assert sent is not None
+        self._stop_direct()
+        self.stop_keepalive()
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": sent.code, "reason": sent.reason})
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = self._failed = True
+        self._unread = memoryview(b"")
+        self.read_paused = False
+        self.transport.resume_reading()
+        self.close_timer = self.loop.call_later(LINGER_S, self.transport.close)
 
     def _within_bounds(self) -> bool:
         """Count a frame that the application never sees; end a client that sends too many of them."""

@@ -39,10 +39,10 @@ class Quotas:
         if lease is None:
             lease = self._leases[key] = Lease(key)
         try:
-            if lease.used + number > lease.held and not await self._ask(lease, number, limit, spare):
-                return False
-            if lease.used + number > lease.held:
-                return False
+            while lease.used + number > lease.held:  # again: somebody else may have taken what was granted to us
+                granted = await self._ask(lease, number, limit, spare)
+                if not granted and lease.used + number > lease.held:  # nor was anything left over for us
+                    return False
             lease.used += number
             return True
         finally:
@@ -69,8 +69,9 @@ class Quotas:
 
     async def _ask(self, lease: Lease, number: int, limit: int, spare: int) -> bool:
         if self._board is not None:
-            if await self._board.ask(lease, number, limit=limit, spare=spare):
-                return True
+            granted = await self._board.ask(lease, number, limit=limit, spare=spare)
+            if granted is not None:
+                return granted > 0
             local_total.inc()
         if lease.held + number > limit:
             return False

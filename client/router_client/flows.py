@@ -85,13 +85,13 @@ class Retries(Struct, frozen=True):
             return None
         asked = error.retry_after if isinstance(error, TooManyRequests | Unavailable) else None
         if asked is not None:
-            return None if asked > self.patience_s else asked + random.uniform(0, self.first_s)  # noqa: S311 - jitter
+            return None if asked > self.patience_s else asked + random.uniform(0, self.first_s)  # noqa: S311 # nosec B311 # jitter
         return self.pause_s(attempt, self.max_s)
 
     def pause_s(self, attempt: int, max_s: float) -> float:
         """Return a wait that doubles with each attempt, up to a bound, with jitter."""
         ceiling = min(max_s, self.first_s * 2 ** min(attempt, DOUBLINGS_MAX))
-        return random.uniform(ceiling / 2, ceiling)  # noqa: S311 - jitter
+        return random.uniform(ceiling / 2, ceiling)  # noqa: S311 # nosec B311 # jitter
 
 
 class Session:

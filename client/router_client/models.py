@@ -213,6 +213,7 @@ class VenueStatus(Struct, frozen=True):
     reconnects: int = 0
     gaps: int = 0
     pairs: list[str] = []
+    set_aside: list[str] = []  # symbols whose price strays too far from the other exchanges' to be believed
 
 
 class TouchStatus(Struct, frozen=True):

@@ -36,6 +36,13 @@ def test_a_key_is_shown_once_speaks_for_its_user_and_ends_when_revoked(client: C
     assert ask(client, "DELETE", f"/api-keys/{key_id}", authorization=f"Bearer {token}").status_code == 404
 
 
+def test_a_key_needs_no_name_but_a_body_that_is_an_object_or_none(client: Client, token: str) -> None:
+    for body, status in (("", 201), ("{}", 201), ("null", 422), ("[]", 422), ("0", 422), ('""', 422)):
+        asked = ask(client, "POST", "/api-keys", body, authorization=f"Bearer {token}")
+        assert asked.status_code == status, body
+        assert status == 201 or asked.json()["detail"]
+
+
 def test_a_key_of_another_user_is_not_found(client: Client, token: str) -> None:
     other = User.objects.create(username="bob", password="!")
     made = services.make_key(user_id=other.pk)
@@ -45,10 +52,12 @@ def test_a_key_of_another_user_is_not_found(client: Client, token: str) -> None:
 def test_an_account_can_come_with_a_key_and_no_body(client: Client) -> None:
     made = client.generic("POST", "/register?client_type=basic_client")
     assert made.status_code == 201
-    body = made.json()
-    assert body["client_type"] == "basic_client"
-    assert authentication.authenticate_token(body["api_key"]).username == body["username"]
+    told = made.json()
+    assert told["client_type"] == "basic_client"
+    assert authentication.authenticate_token(told["api_key"]).username == told["username"]
     assert client.generic("POST", "/register?client_type=king").status_code == 422
+    for body in ("null", "[]", "0", '""', "false"):
+        assert client.generic("POST", "/register?client_type=basic_client", body, "application/json").status_code == 422
 
 
 @pytest.mark.parametrize("raw", ["sr_", "sr_nonsense", "sr_" + "x" * 10_000, "sr_\ud800", "sr_\x00", "SR_abc"])

@@ -18,6 +18,7 @@ from accounts.limits import (
 )
 from tests import services
 
+PATIENT_S = 20.0  # of a Redis that is there, but beside which much else runs
 TIERS = {"BASIC": Tier(requests_a_minute=10, order_actions_a_second=3, sockets=1, subscriptions=1)}
 
 
@@ -27,7 +28,7 @@ def counter(request: pytest.FixtureRequest) -> Counter:
         return LocalCounter()
     if request.param == "redis":
         services.require("redis")
-        return RedisCounter(services.REDIS_URL, f"test-{uuid.uuid4().hex}")
+        return RedisCounter(services.REDIS_URL, f"test-{uuid.uuid4().hex}", timeout_s=PATIENT_S)
     return RedisCounter("redis://127.0.0.1:1", "nowhere")
 
 
@@ -70,7 +71,7 @@ async def test_failed_logins_are_limited_for_a_name_at_an_address_and_for_the_ad
 async def test_processes_share_one_count_over_redis() -> None:
     services.require("redis")
     prefix = f"test-{uuid.uuid4().hex}"
-    processes = [Limits(TIERS, RedisCounter(services.REDIS_URL, prefix)) for _ in range(4)]
+    processes = [Limits(TIERS, RedisCounter(services.REDIS_URL, prefix, timeout_s=PATIENT_S)) for _ in range(4)]
     windows = await asyncio.gather(*(limits.request("user:1", "BASIC") for limits in processes for _ in range(75)))
     assert sum(window.allowed for window in windows) == 10
 

@@ -38,7 +38,7 @@ async def wait_for_market(url: str) -> None:
             pass
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def router(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Router]:
     """One router for all tests that leave it as it is, looked after by a thread: synchronous clients block theirs."""
     router = Router(environment_of(tmp_path_factory.mktemp("client")), roles=("web,feeds,matcher",))

@@ -146,7 +146,7 @@ LONG = ("--seconds", "600", "--slices", "600")
 
 
 def test_a_twap_order_is_watched_to_its_end(trader: Run) -> None:
-    watched = trader(*TWAP, "--seconds", "2", "--slices", "3", "--token-id", "mine")
+    watched = trader(*TWAP, "--seconds", "6", "--slices", "3", "--token-id", "mine")
 
     assert watched.exit_code == 0, watched.output
     assert "3/3 slices" in watched.stderr, "the bar"

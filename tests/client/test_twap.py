@@ -67,7 +67,7 @@ async def test_an_order_is_followed_slice_by_slice_to_its_report(trader: AsyncAP
 
 async def test_its_receipts_say_their_slice_and_the_level_they_took(trader: AsyncAPIClient) -> None:
     async with trader.order_updates() as updates:
-        placed = await trader.place_twap("BTCUSDT", "buy", "0.01", duration_seconds=1, slices=2)
+        placed = await trader.place_twap("BTCUSDT", "buy", "0.01", duration_seconds=4, slices=2)
         async for update in updates:
             if update.twap is not None and update.twap.is_completed:
                 break

@@ -17,7 +17,7 @@ from gateway import leases
 from gateway import quotas as quotas_module
 from gateway.quotas import Quotas, Share, local_total
 from tests import services
-from tests.end_to_end.kill import OwnRedis
+from tests.chaos.services import OwnRedis
 
 LIMIT = 10
 KEY = "user:1:sockets"
@@ -67,6 +67,26 @@ async def test_of_many_sockets_at_once_exactly_the_allowed_number_opens(processe
     assert sum(taken) == LIMIT
     assert sum(process.held(KEY) for process in processes) == LIMIT
     assert await processes[0].take(OTHER, 1, limit=LIMIT), "everybody has a limit of their own"
+
+
+async def test_a_socket_that_comes_between_anothers_question_and_answer_costs_it_nothing(
+    processes: list[Quotas],
+) -> None:
+    process = processes[0]
+
+    async def comes_between() -> bool:
+        while not process.held(KEY):  # noqa: ASYNC110 - a turn of the loop each, so that none is missed
+            await asyncio.sleep(0)
+        return await process.take(KEY, 1, limit=LIMIT)
+
+    assert await asyncio.gather(comes_between(), process.take(KEY, 1, limit=LIMIT)) == [True, True]
+    assert await fill(processes[1]) == LIMIT - 2
+
+
+async def test_what_one_socket_was_granted_in_advance_serves_the_next(processes: list[Quotas]) -> None:
+    takes = (processes[0].take(KEY, 1, limit=LIMIT, spare=16) for _ in range(LIMIT))
+    assert await asyncio.gather(*takes) == [True] * LIMIT
+    assert not await processes[0].take(KEY, 1, limit=LIMIT, spare=16)
 
 
 async def test_what_one_process_gives_back_another_may_take_at_once(processes: list[Quotas]) -> None:
