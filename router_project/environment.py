@@ -20,6 +20,9 @@ SECRET_LENGTH_MIN = 32  # bytes
 POSTGRES_EXAMPLE = "postgres://user:password@host:5432/name"
 # A pool that lost its server tries again ever more rarely, for so long; then each request makes it try at once.
 RECONNECT_S = 2.0
+# Whoever vanished with its machine is forgotten by the other side within some ten seconds (and not after two hours, as
+# systems do by themselves): the server lets go of the rows that it had locked, a process looks for its server anew.
+VANISHED = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000}
 _SHOWN_MAX = 80
 
 T = TypeVar("T")
@@ -162,7 +165,10 @@ def _sqlite(config: dict[str, Any], base_dir: Path) -> dict[str, Any]:
 
 def _postgresql(config: dict[str, Any]) -> dict[str, Any]:
     pool = {"min_size": 2, "max_size": 10, "timeout": 3, "reconnect_timeout": RECONNECT_S}
-    options = {**config.get("OPTIONS", {}), "pool": pool}
+    given = config.get("OPTIONS", {})
+    ours = {name: value for name, value in VANISHED.items() if name not in given}
+    servers = " ".join(f"-c tcp_{name.removeprefix('tcp_')}={value}" for name, value in VANISHED.items())
+    options = {**ours, **given, "options": f"{servers} {given.get('options', '')}".strip(), "pool": pool}
     return {
         **config,
         "ENGINE": "django.db.backends.postgresql",
@@ -201,13 +207,24 @@ def _kept_secret(path: Path) -> str:
     mine = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     mine.touch(mode=0o600)
     mine.write_text(secrets.token_urlsafe(48))
+    _sync(mine)  # before it has its name: a power loss would leave an empty file, with which nothing starts
     try:
         # Linking is atomic: of two processes that start together, both end up with the first one's key.
         with contextlib.suppress(FileExistsError):
             os.link(mine, path)
+        _sync(path.parent)
         return path.read_text().strip()
     finally:
         mine.unlink()
+
+
+def _sync(path: Path) -> None:
+    """Wait until what is in a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _make_directory(path: Path, name: str) -> None:

@@ -18,6 +18,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from msgspec import Struct
 from rest_framework import exceptions
+from rest_framework.renderers import BrowsableAPIRenderer
 from rest_framework.response import Response
 
 from accounts.limits import RateLimited
@@ -151,8 +152,8 @@ class JsonErrors:
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         response = self._get_response(request)
-        if response.status_code < 400 or isinstance(response, Response) or _is_json(response):
-            return response  # REST framework's answers are in the form that the client asked for
+        if response.status_code < 400 or _is_json(response) or _is_page(response):
+            return response
         if settings.DEBUG and "text/html" in request.headers.get("Accept", ""):
             return response  # Django's page for developers
         kept = {name: response[name] for name in ("Allow", "Retry-After", "WWW-Authenticate") if name in response}
@@ -264,6 +265,11 @@ def _is_disk_full(error: BaseException) -> bool:
 
 def _is_json(response: HttpResponseBase) -> bool:
     return str(response.get("Content-Type", "")).startswith(JSON)
+
+
+def _is_page(response: HttpResponseBase) -> bool:
+    """Tell the browsable API's answer to a browser, which is the error in HTML."""
+    return isinstance(getattr(response, "accepted_renderer", None), BrowsableAPIRenderer)
 
 
 def _response(found: Answer) -> HttpResponse:

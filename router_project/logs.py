@@ -109,11 +109,11 @@ def configure(log_format: str, level: str) -> dict[str, Any]:
             "router.requests": {"handlers": ["requests"], "level": "INFO", "propagate": False},
             "django.server": {"handlers": [], "level": "WARNING", "propagate": True},
             "django.request": {"level": "ERROR"},  # a refused request is the client's news, not ours
-            "django.security": {"level": "ERROR"},
-            "django.security.DisallowedHost": {"level": "CRITICAL"},  # any scanner can cause these
+            "django.security": {"level": "CRITICAL"},  # any scanner can cause these
             "daphne": {"level": "WARNING"},
             "uvicorn": {"handlers": [], "level": "WARNING", "propagate": True},
             "websockets": {"level": "WARNING"},
             "asyncio": {"level": "WARNING"},
+            "httpx": {"level": "WARNING"},  # of tests and tools; a line for each of their requests
         },
     }

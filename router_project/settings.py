@@ -109,6 +109,8 @@ DATABASES = {"default": database(DATABASE_URL, BASE_DIR)}
 PRODUCTION = DATABASES["default"]["ENGINE"] != "django.db.backends.sqlite3"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
+RECORDING = env.text("RECORDING")  # a folder; none: nothing is recorded
+
 REDIS_URLS = list(env.words("REDIS_URL"))
 for _url in REDIS_URLS:
     check_url("REDIS_URL", _url, ("redis", "rediss", "unix"))
@@ -270,6 +272,7 @@ SPECTACULAR_SETTINGS = {
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
         "router_project.openapi.describe_errors",
+        "router_project.openapi.describe_choices",
     ],
 }
 

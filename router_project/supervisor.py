@@ -3,12 +3,14 @@
 A place of the profile holds one process at a time. It owns the bound socket that the process serves
 on: a replacement listens on the same one before the old process stops, so that no connection is
 refused or lost in between. A process that ends unasked takes the socket with it, so that a proxy
-is refused at once and asks another; its follower gets a new one on the same port.
+is refused at once and asks another; its follower gets a new one on the same port. The follower is
+the spare process, which has loaded the program already: that takes longer than all the rest.
 """
 
 import asyncio
 import contextlib
 import ctypes
+import json
 import os
 import signal
 import socket
@@ -25,8 +27,10 @@ START_S = 60.0  # until a process is ready
 STOP_S = 20.0  # then it is killed
 RESTART_S = 0.1  # before the next one; doubled each time, up to
 RESTART_MAX_S = 10.0
-STEADY_S = 30.0  # a process that lived so long starts the doubling anew
+STEADY_S = 5.0  # a process that lived so long starts the doubling anew
 POLL_S = 0.05
+
+TOLD_MAX = 64 * 1024  # bytes; what a spare process is told fits a Unix socket's buffer
 
 PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -76,6 +80,82 @@ class Running:
             os.killpg(self.pid, signal.SIGKILL)
 
 
+class Spare:
+    """One process that has loaded the program and waits to be told what to do. `command` starts it, given a socket.
+
+    It knows the program as it was when the spare process was made: whoever wants a new program starts anew.
+    """
+
+    def __init__(
+        self, command: Callable[[int], Sequence[str]], *, environment: Mapping[str, str], folder: Path
+    ) -> None:
+        self.running: Running | None = None
+        self._command = command
+        self._environment = dict(environment)
+        self._folder = folder
+        self._telling: socket.socket | None = None
+        self._changing = asyncio.Lock()
+
+    async def prepare(self) -> None:
+        """Have one process wait; without one, a place that needs it starts its own."""
+        async with self._changing:
+            if self.running is not None and not self.running.ended:
+                return
+            self._forget()
+            heard: socket.socket | None = None
+            try:
+                self._telling, heard = socket.socketpair()
+                self._telling.setblocking(False)
+                self.running = await _spawn(
+                    self._command(heard.fileno()), (heard.fileno(),), environment=self._environment, folder=self._folder
+                )
+            except (OSError, RuntimeError) as error:  # no more files, processes or threads
+                self._forget()
+                log.error("no spare process can be started", error=str(error))
+            else:
+                log.info("a spare process is started", pid=self.running.pid)
+            finally:
+                if heard is not None:
+                    heard.close()
+
+    def take(self, arguments: Sequence[str], files: Sequence[int]) -> Running | None:
+        """Tell the waiting process its arguments, in which a file number is a place in `files`; None: nobody waits."""
+        running, telling = self.running, self._telling
+        if running is None or running.ended or telling is None:
+            return None
+        try:
+            socket.send_fds(telling, [json.dumps(arguments).encode()], files)
+        except OSError as error:
+            log.error("the spare process does not listen", pid=running.pid, error=str(error))
+            running.kill()
+            return None
+        finally:
+            self._forget()
+        running.began_s = time.monotonic()  # waiting was no life
+        return running
+
+    async def stop(self) -> None:
+        """End the process that waits."""
+        async with self._changing:
+            running = self.running
+            self._forget()
+            if running is not None:
+                await running.stop(signal.SIGKILL)  # it does nothing yet
+
+    def _forget(self) -> None:
+        self.running = None
+        if self._telling is not None:
+            self._telling.close()
+            self._telling = None
+
+
+def hear_arguments(heard: int) -> tuple[list[str], list[int]] | None:
+    """In a spare process: wait until it is told its arguments and files; None: it is not needed any more."""
+    with socket.socket(fileno=heard) as hearing:
+        told, files, _, _ = socket.recv_fds(hearing, TOLD_MAX, 2)
+    return (json.loads(told), list(files)) if told else None
+
+
 class Place:
     """One place of the profile. `command` makes the arguments, of the socket's and the ready pipe's file numbers."""
 
@@ -89,10 +169,12 @@ class Place:
         *,
         environment: Mapping[str, str],
         folder: Path,
+        spare: Spare | None = None,
     ) -> None:
         self.name = name
         self.running: Running | None = None
         self._command = command
+        self._spare = spare
         self._environment = dict(environment)
         self._folder = folder
         self._socket: socket.socket | None = bound(address)
@@ -150,10 +232,12 @@ class Place:
                     async with self._changing:
                         if self.running is running:  # nobody replaced it meanwhile
                             self._unbind()
-                            await self.start()
+                            self.running = await self._ready_one(self._spare)
                 except (NotReady, OSError) as error:
                     log.error("a process could not be started", place=self.name, error=str(error))
             log.info("a process was started again", place=self.name, pid=self.running.pid, old=running.pid)
+            if self._spare is not None:
+                await self._spare.prepare()
 
     async def stop(self) -> None:
         """Stop the process, and those that are still leaving."""
@@ -162,12 +246,14 @@ class Place:
         await asyncio.gather(*self._leaving)
         self._unbind()
 
-    async def _ready_one(self) -> Running:
+    async def _ready_one(self, spare: Spare | None = None) -> Running:
         if self._socket is None:
             self._socket = bound(self.address)
         reading, writing = os.pipe()
+        files = self._socket.fileno(), writing
         try:
-            running = await self._spawn((self._socket.fileno(), writing), self._command(self._socket.fileno(), writing))
+            taken = spare.take(self._command(0, 1), files) if spare is not None else None
+            running = taken or await self._spawn(self._command(*files), files)
         except OSError as error:
             os.close(reading)
             raise NotReady(f"{self.name} cannot be started: {error}") from error
@@ -186,18 +272,8 @@ class Place:
             raise NotReady(f"{self.name} ended, or was not ready within {START_S:.0f} s; its log tells why")
         return running
 
-    async def _spawn(self, inherited: Sequence[int], arguments: Sequence[str]) -> Running:
-        return Running(
-            await asyncio.create_subprocess_exec(
-                *arguments,
-                cwd=self._folder,
-                env=self._environment,
-                stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=inherited,
-                start_new_session=True,  # a Ctrl-C is for the supervisor, who stops all in order
-                preexec_fn=_end_with_parent if _libc is not None else None,
-            )
-        )
+    async def _spawn(self, arguments: Sequence[str], files: Sequence[int] = ()) -> Running:
+        return await _spawn(arguments, files, environment=self._environment, folder=self._folder)
 
     def _unbind(self) -> None:
         """Let go of the socket: who waits in its queue is told so, and the next process gets a new one."""
@@ -211,9 +287,9 @@ class Proxy(Place):
 
     stop_signal = signal.SIGQUIT  # nginx: finish what is asked
 
-    async def _ready_one(self) -> Running:
+    async def _ready_one(self, spare: Spare | None = None) -> Running:
         self._unbind()  # it only held the port
-        running = await self._spawn((), self._command(-1, -1))
+        running = await self._spawn(self._command(-1, -1))
         end_s = time.monotonic() + START_S
         while not running.ended and time.monotonic() < end_s:
             with contextlib.suppress(OSError):
@@ -236,6 +312,22 @@ def bound(address: Address) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+async def _spawn(
+    arguments: Sequence[str], files: Sequence[int], *, environment: Mapping[str, str], folder: Path
+) -> Running:
+    return Running(
+        await asyncio.create_subprocess_exec(
+            *arguments,
+            cwd=folder,
+            env=environment,
+            stdin=asyncio.subprocess.DEVNULL,
+            pass_fds=files,
+            start_new_session=True,  # a Ctrl-C is for the supervisor, who stops all in order
+            preexec_fn=_end_with_parent if _libc is not None else None,
+        )
+    )
 
 
 async def _first_byte(reading: int) -> bytes:

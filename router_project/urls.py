@@ -4,10 +4,10 @@ from django.contrib import admin
 from django.contrib.auth.views import LoginView, LogoutView
 from django.urls import include, path
 from django.views.decorators.http import require_safe
-from drf_spectacular.views import SpectacularJSONAPIView, SpectacularRedocView, SpectacularSwaggerSplitView
+from drf_spectacular.views import SpectacularRedocView, SpectacularSwaggerSplitView
 
 from accounts.forms import AdminLoginForm, LoginForm
-from router_project import openapi, views  # noqa: F401 - openapi registers our security scheme
+from router_project import openapi, views
 
 session = [
     path(
@@ -32,7 +32,7 @@ urlpatterns = [
     path("", include("trading.urls")),
     path("health", views.HealthView.as_view(), name="health"),
     path("ready", views.ReadyView.as_view(), name="ready"),
-    path("openapi.json", SpectacularJSONAPIView.as_view(), name="schema"),
+    path("openapi.json", openapi.schema, name="schema"),
     path("docs", swagger, name="docs"),
     path("redoc", redoc, name="redoc"),
     path("asyncapi.json", views.asyncapi, name="asyncapi"),

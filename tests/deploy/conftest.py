@@ -3,7 +3,7 @@
 import os
 import shutil
 import signal
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -24,8 +24,10 @@ SBIN = "/usr/sbin:/usr/local/sbin"
 class Profile(Router):
     """The profile as its clients see it: one address, the proxy's."""
 
-    def __init__(self, environment: Mapping[str, str], *options: str, webs: int = WEBS) -> None:
-        super().__init__(environment, roles=("profile",))
+    def __init__(
+        self, environment: Mapping[str, str], *options: str, webs: int = WEBS, under: Sequence[str] = ()
+    ) -> None:
+        super().__init__(environment, roles=("profile",), under=under)
         self.webs = webs
         self.options = options
         self.places: dict[str, Message] = {}  # name → url and pid, as they were at the start
@@ -36,7 +38,7 @@ class Profile(Router):
 
     async def start(self) -> None:
         arguments = ("--webs", str(self.webs), "--port", "0", *self.options)
-        self.processes = [Process("profile", self.environment, *arguments, command="run_profile")]
+        self.processes = [Process("profile", self.environment, *arguments, command="run_profile", under=self.under)]
         await self.supervisor.start()
         told = await self.supervisor.logged("the profile runs", PROFILE_START_S)
         self.urls = [told["url"]]
@@ -49,7 +51,7 @@ class Profile(Router):
 
     def pid(self, place: str) -> int:
         """Return the id of the process that holds a place now."""
-        news = [event for event in self.supervisor.events if event.get("place") == place and "old" in event]
+        news = [event for event in self.supervisor.placed if event["place"] == place and "old" in event]
         return int((news[-1] if news else self.places[place])["pid"])
 
     def kill_place(self, place: str) -> int:

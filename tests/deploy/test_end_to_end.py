@@ -38,6 +38,7 @@ from tests.end_to_end.test_streams import (  # noqa: F401
 from tests.end_to_end.test_trading_matcher import (  # noqa: F401
     test_a_buy_under_the_ask_fills_at_the_ask_that_reaches_it,
     test_a_kill_forgets_no_order_and_fills_none_twice,
+    test_a_lie_fills_nothing_and_is_told,
     test_one_venue_alone_fills_and_is_named_in_the_receipt,
     test_what_a_stale_venue_showed_fills_nothing,
 )

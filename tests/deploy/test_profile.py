@@ -63,7 +63,7 @@ async def trader(router: Profile, market: SimulatedVenues) -> AsyncIterator[Trad
 
 
 async def test_web_processes_are_replaced_under_load_and_no_request_fails(router: Profile, trader: Trader) -> None:
-    load = Load(trader)
+    load = Load(trader, listeners=8)
     async with load.running():
         await router.replaced()
         before = len(load.bought)
@@ -110,7 +110,29 @@ async def test_a_killed_web_process_costs_at_most_what_it_was_asked_just_then(ro
     await ledger_is_right(router)
 
 
-async def test_the_standby_takes_over_when_the_leading_matcher_is_killed(
+async def test_the_spare_process_follows_one_that_is_killed(router: Profile, trader: Trader) -> None:
+    for name in ("web 1", "feeds"):
+        spare = await _spare(router)
+        await router.started_again(name, router.kill_place(name))
+        assert router.pid(name) == spare
+        assert await _spare(router) != spare, "the next one waits"
+    await touch_is(router, trader.token, ASK)
+    assert (await trader.rest("POST", "/orders", market_order("0.001"))).status_code == 201
+    os.kill(await _spare(router), signal.SIGKILL)  # then a place starts its own
+    await router.started_again("web 1", router.kill_place("web 1"))
+    assert "--spare" not in _arguments(router.pid("web 1"))
+    await ledger_is_right(router)
+
+
+async def test_a_replacement_runs_the_program_as_it_is_now_and_so_does_the_spare_process(router: Profile) -> None:
+    spare = await _spare(router)
+    await router.replaced()
+    assert "--spare" not in _arguments(router.pid("web 1"))
+    assert await _spare(router, besides=spare) not in {router.pid(place) for place in router.places}
+    assert not psutil.pid_exists(spare)
+
+
+async def test_another_takes_over_when_the_leading_matcher_is_killed(
     router: Profile, market: SimulatedVenues, trader: Trader
 ) -> None:
     leader = await _leader(router)
@@ -126,7 +148,7 @@ async def test_the_standby_takes_over_when_the_leading_matcher_is_killed(
         assert time.monotonic() - killed_s < TAKE_OVER_S
         assert data["fill"]["price"] == 49_800
     await router.started_again(leader, killed)
-    assert await _leader(router) != leader
+    assert await _leader(router)  # the standby, or who came instead of the killed one and was asked to share again
     await ledger_is_right(router)
 
 
@@ -134,7 +156,7 @@ async def test_a_process_that_cannot_be_replaced_stays(router: Profile, trader: 
     """The new web process dies before it is ready; then the old one dies too, and somebody follows it."""
     old = router.pid("web 1")
     router.supervisor.send_signal(signal.SIGHUP)
-    new = await _child_beside(router, old)
+    new = await _child(router, "--roles", ANSWER_S)
     os.kill(new, signal.SIGKILL)
     await router.supervisor.logged("what runs stays: its replacement is not ready", STARTED_S)
     assert router.pid("web 1") == old
@@ -278,19 +300,6 @@ async def test_the_profile_says_what_it_needs() -> None:
     assert b"set DATABASE_URL and REDIS_URL" in said
 
 
-async def _child_beside(router: Profile, old: int) -> int:
-    """Wait for the process that shall replace an old one, and return its id."""
-    known = {router.pid(place) for place in router.places}
-    supervisor = psutil.Process(router.supervisor.pid)
-    assert old in known
-    async with asyncio.timeout(ANSWER_S):
-        while True:
-            for child in supervisor.children():
-                if child.pid not in known:
-                    return child.pid
-            await asyncio.sleep(0.02)
-
-
 def _of_database(url: str) -> list[int]:
     """Return the processes that were started with this DATABASE_URL."""
     found = []
@@ -317,6 +326,28 @@ async def _line(router: Profile, event: str, request_id: str) -> Message:
                     if (line["event"], line["request_id"]) == (event, request_id):
                         return line
             await asyncio.sleep(0.02)
+
+
+async def _spare(router: Profile, besides: int = 0) -> int:
+    """Wait until a process is spare; return its id."""
+    return await _child(router, "--spare", STARTED_S, besides)
+
+
+async def _child(router: Profile, argument: str, timeout_s: float, besides: int = 0) -> int:
+    """Wait until the supervisor has a process with this argument that holds no place; return its id."""
+    supervisor = psutil.Process(router.supervisor.pid)
+    async with asyncio.timeout(timeout_s):
+        while True:
+            known = {besides, *(router.pid(place) for place in router.places)}
+            for child in supervisor.children():
+                with contextlib.suppress(psutil.Error):  # it ended just now
+                    if child.pid not in known and argument in child.cmdline():
+                        return child.pid
+            await asyncio.sleep(0.02)
+
+
+def _arguments(pid: int) -> list[str]:
+    return psutil.Process(pid).cmdline()
 
 
 async def _leader(router: Profile) -> str:

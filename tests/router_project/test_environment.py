@@ -8,10 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
 from router_project.environment import Environment, database, derived_key, secret_key
+from tests import services
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 LONG_KEY = "k" * 40
@@ -103,6 +105,20 @@ def test_postgresql_gets_a_small_checked_pool(tmp_path: Path) -> None:
     assert config["OPTIONS"]["pool"] == {"min_size": 2, "max_size": 10, "timeout": 3, "reconnect_timeout": 2.0}
     assert config["CONN_HEALTH_CHECKS"]
     assert config["CONN_MAX_AGE"] == 0
+
+
+def test_postgresql_and_its_clients_forget_each_other_when_one_vanishes(tmp_path: Path) -> None:
+    services.require("postgres")
+    config = database(f"{services.POSTGRES_URL}?options=-c%20work_mem%3D5MB&keepalives_idle=7", tmp_path)
+    options = {name: value for name, value in config["OPTIONS"].items() if name != "pool"}
+    with psycopg.connect(services.POSTGRES_URL, **options) as session:
+        names = ("keepalives_idle", "keepalives_interval", "keepalives_count", "user_timeout")
+        servers = [session.execute(f"SHOW tcp_{name}").fetchone() for name in names]
+        work_mem = session.execute("SHOW work_mem").fetchone()
+        given = session.info.get_parameters()
+    assert servers == [("5",), ("2",), ("3",), ("10000",)]
+    assert (given["keepalives_interval"], given["keepalives_count"], given["tcp_user_timeout"]) == ("2", "3", "10000")
+    assert (work_mem, given["keepalives_idle"]) == (("5MB",), "7")  # what the URL says is kept
 
 
 @pytest.mark.parametrize("url", ["", "nonsense", "mysql://a@b/c", "postgres://user:hunter2@host", "sqlite3://x"])

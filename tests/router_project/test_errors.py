@@ -2,6 +2,7 @@
 
 import errno
 import json
+import logging
 from typing import Any
 
 import pytest
@@ -235,3 +236,29 @@ def test_a_fault_of_ours_is_logged_and_an_expected_503_is_not(client: Client, ca
         assert faults() == []
     client.get("/raise/bug?token=secret")
     assert faults() == ["Internal Server Error: /raise/bug"]
+
+
+@pytest.mark.django_db
+def test_the_schemas_address_refuses_in_plain_json(client: Client) -> None:
+    """Its renderer has a media type of its own, which no client of errors knows."""
+    answer = client.post("/openapi.json", b"{}", "application/json")
+    assert (answer.status_code, answer.headers["Content-Type"]) == (405, "application/json")
+    assert answer.json()["code"] == "method_not_allowed"
+    assert "GET" in answer.headers["Allow"]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("page", ["/docs", "/redoc"])
+def test_a_page_that_nobody_can_read_is_refused_in_json(client: Client, page: str) -> None:
+    answer = client.get(page, headers={"accept": "image/png"})
+    assert (answer.status_code, answer.headers["Content-Type"]) == (406, "application/json")
+    assert answer.json()["code"] == "not_acceptable"
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("target", ["/info?" + "a=1&" * 300, "/admin/login/?" + "a=1&" * 300])
+def test_a_clients_nonsense_is_no_fault_in_our_log(
+    client: Client, caplog: pytest.LogCaptureFixture, target: str
+) -> None:
+    assert client.get(target).json()["code"] == "bad_request"
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]

@@ -63,6 +63,14 @@ def _routes(patterns: Any, prefix: str = "/") -> list[tuple[str, Any]]:
     return found
 
 
+def test_the_schema_is_the_same_however_it_is_asked_for(client: Client) -> None:
+    """What a query adds ended in a header, and made a new document each time."""
+    document = client.get("/openapi.json").content
+    for query in ("?version=9", "?version=%0d%0aX-Y:%20z", "?lang=de", "?format=yaml"):
+        answer = client.get(f"/openapi.json{query}", headers={"accept": "application/yaml"})
+        assert (answer.status_code, answer.content) == (200, document), query
+
+
 def test_the_schema_describes_every_route_of_ours(client: Client) -> None:
     schema = client.get("/openapi.json").json()
     assert schema["info"]["title"] == "Simple Router"

@@ -1,6 +1,7 @@
 """What a hash leaves behind."""
 
 import gc
+import os
 import sys
 import threading
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 from django.contrib.auth.hashers import check_password, make_password
 
-from router_project.passwords import Argon2
+from router_project.passwords import NICENESS, NICENESS_MAX, Argon2
 
 THREADS = 8
 KEPT_MAX_MB = THREADS * Argon2.memory_cost / 1024 / 4
@@ -39,3 +40,14 @@ def test_threads_that_hashed_keep_no_memory() -> None:
         thread.join()
 
     assert resident_mb() - before_mb < KEPT_MAX_MB
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere threads have no priority of their own")
+def test_hashes_let_everybody_else_go_first() -> None:
+    assert check_password("password123", make_password("password123"))
+    hashing = [thread for thread in threading.enumerate() if thread.name.startswith("hashing")]
+    own = os.getpriority(os.PRIO_PROCESS, os.getpid())
+    assert hashing
+    for thread in hashing:
+        assert os.getpriority(os.PRIO_PROCESS, thread.native_id or 0) == min(own + NICENESS, NICENESS_MAX)
+    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == own

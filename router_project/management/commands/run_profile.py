@@ -22,7 +22,7 @@ from django.core.management.base import BaseCommand, CommandError
 from core.errors import DomainError
 from marketdata import history
 from router_project.management.commands.run_router import CONSOLIDATOR, restart_with_source
-from router_project.supervisor import Address, NotReady, Place, Proxy
+from router_project.supervisor import Address, NotReady, Place, Proxy, Spare
 
 log = structlog.get_logger(__name__)
 
@@ -53,6 +53,12 @@ class Command(BaseCommand):
             "--share-instruments",
             action="store_true",
             help="each matcher leads a share of the instruments and stands by for the others",
+        )
+        parser.add_argument(
+            "--record",
+            metavar="FOLDER",
+            default=settings.RECORDING,
+            help="have every process record its part of all orders and venues' frames there (default: nothing)",
         )
         parser.add_argument("--nginx", default="nginx", help="the program")
 
@@ -93,13 +99,20 @@ class Profile:
             "TRUSTED_PROXIES": INSIDE,
             **os.environ,
             "MARKET_SOURCE": settings.MARKET_SOURCE,
+            "RECORDING": str(Path(options["record"]).absolute()) if options["record"] else "",
             "DRAIN_S": os.environ.get("DRAIN_S") or DRAIN_S,
             "HOST": options["host"],  # one of the names that clients may use
         }
 
+        def waiting(heard: int) -> list[str]:
+            return [*_RUN_ROUTER, "--spare", str(heard)]
+
+        base = settings.BASE_DIR
+        self.spare = spare = Spare(waiting, environment=environment, folder=base)
+
         def place(name: str, role: str, *arguments: str) -> Place:
             command = partial(_run_router, role, arguments)
-            return Place(name, command, (INSIDE, next(ports)), environment=environment, folder=settings.BASE_DIR)
+            return Place(name, command, (INSIDE, next(ports)), environment=environment, folder=base, spare=spare)
 
         self.webs = [place(f"web {number}", "web") for number in range(1, options["webs"] + 1)]
         of = options["matchers"]
@@ -138,6 +151,7 @@ class Profile:
             # What is left last stops last: orders under way still find a matcher, a market and their way back.
             for place in (*self.feeds, *self.matchers, self.proxy, *self.webs):
                 stack.push_async_callback(place.stop)
+            stack.push_async_callback(self.spare.stop)
             starting = asyncio.create_task(self._start())
             await _first(starting, stop)
             if starting.done() and not stop.is_set():
@@ -145,6 +159,7 @@ class Profile:
                 keepers = [asyncio.create_task(place.keep()) for place in self.places]
                 renewing = asyncio.create_task(self._renew_whenever(renew))
                 self._tell()
+                await self.spare.prepare()
                 await stop.wait()
                 await _cancel(renewing, *keepers)
             else:
@@ -168,6 +183,7 @@ class Profile:
             await asked.wait()
             asked.clear()
             log.info("the processes are replaced")
+            await self.spare.stop()  # it knows the program of before
             try:
                 for place in (*self.webs, *self.matchers):
                     await place.replace()
@@ -175,6 +191,7 @@ class Profile:
                 log.error("what runs stays: its replacement is not ready", error=str(error))
             else:
                 log.info("all processes were replaced")
+            await self.spare.prepare()
 
     def _tell(self) -> None:
         places = {
@@ -192,10 +209,12 @@ def proxy_conf(listen: Address, webs: list[Address], folder: Path) -> str:
     )
 
 
+_RUN_ROUTER = (sys.executable, str(settings.BASE_DIR / "manage.py"), "run_router")
+
+
 def _run_router(role: str, arguments: Sequence[str], sock: int, ready: int) -> list[str]:
-    manage = str(settings.BASE_DIR / "manage.py")
     files = ["--fd", str(sock), "--ready-fd", str(ready)]
-    return [sys.executable, manage, "run_router", "--roles", role, *arguments, "--no-migrate", *files]
+    return [*_RUN_ROUTER, "--roles", role, *arguments, "--no-migrate", *files]
 
 
 async def _first(task: "asyncio.Task[None]", event: asyncio.Event) -> None:

@@ -9,8 +9,10 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -23,15 +25,17 @@ from core.errors import DomainError
 from gateway.protocol import RouterWebSocketProtocol
 from gateway.quotas import current_quotas
 from marketdata import history
+from marketdata.arrivals import FrameRecorder
 from marketdata.connection import reachable
 from marketdata.services import current_hub, status_parts, stop_hub
 from marketdata.worker import run_consolidator, run_feeds
 from router_project.http_protocol import RouterHttpProtocol
 from router_project.requests import watch_lag
 from router_project.state import Readiness, state_application
+from router_project.supervisor import hear_arguments
 from trading.audit import auditor
 from trading.matcher import run_matcher
-from trading.services import start_exchange, stop_exchange
+from trading.services import record, start_exchange, stop_exchange
 
 log = structlog.get_logger(__name__)
 
@@ -84,13 +88,32 @@ class Command(BaseCommand):
             default=settings.STATE_PORT,
             help="where a process without the web role answers /health, /ready and /metrics (default: nowhere)",
         )
+        parser.add_argument(
+            "--record",
+            metavar="FOLDER",
+            default=settings.RECORDING,
+            help="record every order command and every venue's frame there, for `manage.py rerun` (default: nothing)",
+        )
         parser.add_argument("--no-migrate", action="store_true", help="leave the database's tables as they are")
         parser.add_argument("--fd", type=int, help="a bound socket to serve on, once ready: a supervisor's")
         parser.add_argument(
             "--ready-fd", type=int, help="a pipe to write a line to once all roles work: a supervisor's"
         )
+        parser.add_argument(
+            "--spare",
+            type=int,
+            help="a socket that tells the other arguments once this process is needed: a supervisor's",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
+        import_module("router_project.asgi")  # else imported while the first clients wait
+        if options["spare"] is not None:
+            told = hear_arguments(options["spare"])
+            if told is None:
+                return
+            (_, program, command, *arguments), files = told
+            options = vars(self.create_parser(program, command).parse_args(arguments))
+            options |= {name: files[options[name]] for name in ("fd", "ready_fd")}
         roles = _choices(options["roles"], (*ROLES, CONSOLIDATOR), "role")
         venues = _choices(options["venues"], tuple(settings.VENUES), "venue")
         share = _share(options["share"])
@@ -105,13 +128,15 @@ class Command(BaseCommand):
             raise CommandError(error.message) from error
         if settings.MARKET_SOURCE == "simulated":
             self.stderr.write(_banner())
+        recorder = _record(Path(options["record"]), roles) if options["record"] else None
         fd, host = options["fd"], options["host"]
         port = options["port"] if "web" in roles else options["state_port"]
         opened = partial(listen, host, port) if fd is None else partial(listen_on, fd)
         serves = "web" in roles or fd is not None or port != 0
         ready_fd = options["ready_fd"]
         sock = opened if serves else None
-        _run(serve(roles, sock, venues=venues, share=share, ready_fd=ready_fd, patient=fd is not None))
+        patient = fd is not None
+        _run(serve(roles, sock, venues=venues, share=share, ready_fd=ready_fd, patient=patient, recorder=recorder))
 
 
 async def serve(
@@ -122,6 +147,7 @@ async def serve(
     share: tuple[int, int] = (1, 1),
     ready_fd: int | None = None,
     patient: bool = False,
+    recorder: FrameRecorder | None = None,
 ) -> None:
     """Run the roles until a signal, or until one of them fails.
 
@@ -156,7 +182,7 @@ async def serve(
         telling = asyncio.create_task(_tell_ready(readiness, ready_fd))
         telling.add_done_callback(lambda task: task.cancelled() or task.result())
     if "feeds" in roles:
-        tasks.append(asyncio.create_task(run_feeds(settings.MARKET_SOURCE, venues), name="feeds"))
+        tasks.append(asyncio.create_task(run_feeds(settings.MARKET_SOURCE, venues, recorder), name="feeds"))
     if CONSOLIDATOR in roles:
         tasks.append(asyncio.create_task(run_consolidator(settings.MARKET_SOURCE), name=CONSOLIDATOR))
     tasks.append(asyncio.create_task(watch_lag(), name="lag"))
@@ -175,8 +201,20 @@ async def serve(
     await auditor().stop()
     await asyncio.to_thread(stop_exchange)
     await stop_hub()
+    if recorder is not None:
+        recorder.stop()
     for task in failures:
         raise CommandError(f"{task.get_name()} failed: {task.exception()}") from task.exception()
+
+
+def _record(folder: Path, roles: Sequence[str]) -> FrameRecorder | None:
+    """Record this process's orders from here on; return who shall record its venues' frames."""
+    try:
+        recording = record(folder, "router" if set(roles) >= set(ROLES) else "+".join(roles))
+    except DomainError as error:
+        raise CommandError(error.message) from error
+    log.info("this process is recorded", folder=str(folder), life=recording.life)
+    return FrameRecorder(folder, recording.life) if "feeds" in roles else None
 
 
 def _spare_the_collector() -> None:
@@ -345,7 +383,7 @@ def restart_with_source(urls: dict[str, str]) -> None:
     live = asyncio.run(reachable(urls_asked, timeout_s=PROBE_TIMEOUT_S))
     source = "live" if live else "simulated"
     environment = {**os.environ, "MARKET_SOURCE": source, "ROUTER_SOURCE_REQUESTED": "auto"}
-    os.execve(sys.executable, [sys.executable, *sys.argv], environment)  # noqa: S606 - ourselves, again
+    os.execve(sys.executable, [sys.executable, *sys.argv], environment)  # noqa: S606 # nosec B606 # ourselves, again
 
 
 def _banner() -> str:
