@@ -16,9 +16,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-COPIED = ("core", "trading", "accounts", "marketdata", "gateway", "router_project", "tests", "pyproject.toml")
+COPIED = (
+    "core",
+    "trading",
+    "accounts",
+    "marketdata",
+    "gateway",
+    "router_project",
+    "tests",
+    "manage.py",
+    "pyproject.toml",
+)
 AT_ONCE = 2
-RUN_S = 100
+RUN_S = 250
 AS_IT_IS = "as_it_is"
 
 Run = subprocess.CompletedProcess[str]

@@ -88,6 +88,9 @@ class Pit(Floor):
         super().__init__(fees, new_id=new_id)
         self.dead = screen.dead
 
+    def takes_part(self, instrument: str, venue: str) -> bool:
+        return self._screen.takes_part(instrument, venue)
+
     def _tick(self) -> Any:
         return self._clock.now()
 
@@ -380,13 +383,14 @@ class History(Day):
         return max(tick, price // tick * tick)
 
     def _quote(self, at: str, side: Side, price: int) -> None:
-        """Let a venue quote this price, to its tick, until it is released."""
-        link = self.dice.choice(self.links)
-        maker = link.side.makers[at]
-        ticks = max(2, min(price, 10**19) // 10 ** (8 - maker.price_decimals))
-        gap = self.dice.choice((1, 1, maker.tick, 100))
-        bid, ask = (max(1, ticks - gap), ticks) if side is Side.BUY else (ticks, ticks + gap)
-        self._pin(link, maker, bid, ask)
+        """Let a venue quote this price, to its tick, until it is released; or all of them, as a market that moves."""
+        gap = self.dice.choice((1, 1, None, 100))
+        for link in self.dice.choice((self.links, [self.dice.choice(self.links)])):
+            maker = link.side.makers[at]
+            ticks = max(2, min(price, 10**19) // 10 ** (8 - maker.price_decimals))
+            apart = maker.tick if gap is None else gap
+            bid, ask = (max(1, ticks - apart), ticks) if side is Side.BUY else (ticks, ticks + apart)
+            self._pin(link, maker, bid, ask)
 
     def _pin(self, link: Link, maker: Maker, bid: int, ask: int) -> None:
         sizes = (1, 10**7, maker.usual_size, maker.usual_size, 10**18)
@@ -431,7 +435,9 @@ class History(Day):
                 link.side.cross(maker.instrument)
             case "absurd price":
                 scale = 10**maker.price_decimals
-                ask = self.dice.choice((2, maker.usual_price * 1_000, 9 * 10**10 * scale - 1, 9 * 10**10 * scale))
+                near = maker.touch.ask * self.dice.choice((50, 94, 97, 103, 106, 150)) // 100
+                too_large = 9 * 10**10 * scale
+                ask = self.dice.choice((near, near, 2, maker.usual_price * 1_000, too_large - 1, too_large, too_large))
                 self._pin(link, maker, self.dice.choice((1, ask - 1)), ask)
             case "garbage":
                 for _ in range(self.dice.randint(1, 3)):
@@ -475,7 +481,7 @@ class History(Day):
                 link.side.release(instrument)
             if link.half_open:
                 link.lost("half-open")  # as it would find out, later
-            if link.side.dialect.system != "online":
+            if link.side.dialect.system != "online" or link.halted:  # or it was said, and the wire lost it
                 link.side.set_status("online")
         began_ns = self.clock.passed_ns
         wrong = ["not tried"]
@@ -484,9 +490,6 @@ class History(Day):
             self._advance()
             self._pass(NS, tick_ns=NS)
             self.prove()
-            for link in self.links:
-                if link.market.disabled:  # a price that nobody can keep ends with its connection
-                    link.lost("another connection")
             wrong = [f"{link.venue.name} is {link.market.state}" for link in self.links if not self._is_well(link)]
 
     def _is_well(self, link: Link) -> bool:
@@ -496,7 +499,7 @@ class History(Day):
             return False
         for instrument in INSTRUMENTS:
             maker, touch = link.side.makers[instrument], self.screen.touch(instrument, name)
-            if touch.bid is None or touch.ask is None:
+            if touch.bid is None or touch.ask is None or not self.screen.takes_part(instrument, name):
                 return False
             found = [int(side.price.scaleb(maker.price_decimals)) for side in (touch.bid, touch.ask)]
             if found != [maker.touch.bid, maker.touch.ask]:

@@ -14,9 +14,9 @@ from core.orders import Order
 from core.twap import Schedule
 from tests.simulation.clock import Clock
 from tests.simulation.screen import Screen
+from trading.clock import ScheduleClock
 from trading.exchange import MarketOf
 from trading.ledger import ORDER_COLUMNS, Outcome, read_order, read_twaps
-from trading.slicer import ScheduleClock
 
 AT_ONCE_MAX = 50
 

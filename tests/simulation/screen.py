@@ -20,6 +20,7 @@ from marketdata.market import State
 from marketdata.simulated.binance import FIRST_UPDATE_ID
 from marketdata.simulated.maker import SIZE_DECIMALS
 from marketdata.simulated.okx import FIRST_SEQUENCE
+from tests.core.outliers import Outliers
 from tests.simulation.clock import Clock
 from tests.simulation.link import LEVELS_PROVED, Levels, Link
 
@@ -65,6 +66,7 @@ class Screen:
         self._books: dict[tuple[str, str], tuple[BookImage | KeptImage, int]] = {}
         self._proven: dict[tuple[str, str], BookImage] = {}  # books that were found to be their venue's
         self._quotes: dict[tuple[str, str], tuple[Shown | None, Shown | None]] = {}  # the second time
+        self._outliers = {instrument: Outliers() for instrument in instruments}
         self._sequences: dict[tuple[str, str], int | None] = {}  # of the venues' quotes
         self._next_ids: dict[tuple[str, str], int] = {}  # of those that told something: the id that must come next
         self._seconds = Seconds("simulated", venues, clock.wall_ns)
@@ -83,6 +85,13 @@ class Screen:
 
     def is_live(self, venue: str) -> bool:
         return venue not in self.dead
+
+    def takes_part(self, instrument: str, venue: str) -> bool:
+        return self.is_live(venue) and venue not in self.aside(instrument)
+
+    def aside(self, instrument: str) -> set[str]:
+        """Return the live venues whose price is not believed."""
+        return self._outliers[instrument].aside
 
     def shown_books(self, instrument: str) -> dict[str, BookUpdate]:
         books: dict[str, BookUpdate] = {}
@@ -115,6 +124,7 @@ class Screen:
             ask = _shown(before[1], quote.ask, quote.ask_size, wall_ns)
             self._quotes[venue, instrument] = (bid, ask)
             self._prove_quote(venue, instrument, bid, ask)
+        self._judge(instrument)
         if changed:
             self.touched.add(instrument)
 
@@ -166,6 +176,7 @@ class Screen:
         for instrument, board in self._boards.items():
             if board.set_live(venue, live):
                 self.touched.add(instrument)
+            self._judge(instrument)
         whole = state in (State.LIVE, State.DISABLED)  # what is traded of what it carries can arrive
         self._seconds.observe(venue, whole)
         for instrument in self.instruments:
@@ -197,9 +208,11 @@ class Screen:
     # -- the proof
 
     def prove(self) -> None:
-        """The touch is the best of the live venues, and each side says whose it is, how much, and since when."""
+        """The touch is the best of the live and believed, and each side says whose it is, how much, and since when."""
         for instrument in self.instruments:
-            touch = self._boards[instrument].touch
+            board, aside = self._boards[instrument], self.aside(instrument)
+            assert set(board.aside) == aside, f"{instrument}: aside are {set(board.aside)}, {aside} should be"
+            touch = board.touch
             for side, best in ((0, touch.bid), (1, touch.ask)):
                 wanted = self.best(instrument, side)
                 found = None if best is None else (best.venue, Shown(best.price, best.size, best.received_ns))
@@ -209,7 +222,7 @@ class Screen:
         shown = [
             (venue, quote[side])
             for venue in self.venues
-            if venue not in self.dead and (quote := self._quotes.get((venue, instrument))) is not None
+            if self.takes_part(instrument, venue) and (quote := self._quotes.get((venue, instrument))) is not None
         ]
         offers = [(venue, one) for venue, one in shown if one is not None]
         sign = 1 if side else -1
@@ -222,7 +235,7 @@ class Screen:
         )  # fmt: skip
 
     def prove_market(self, instrument: str, side: Side, offers: Sequence[Offer]) -> None:
-        """An order finds all that live venues quote at the best price, and nothing else."""
+        """An order finds all that live and believed venues quote at the best price, and nothing else."""
         index = 1 if side is Side.BUY else 0
         best = self.best(instrument, index)
         wanted = []
@@ -235,7 +248,7 @@ class Screen:
         assert best is None or found[0][0] == best[0], f"the first is {found[0]}, not {best}"
 
     def prove_depth(self, instrument: str, side: Side, offers: Sequence[Offer]) -> None:
-        """A slice finds the live venues' quotes and what their books show behind them, best first."""
+        """A slice finds the believed venues' quotes and what their books show behind them, best first."""
         index = 1 if side is Side.BUY else 0
         sign, books = (1 if index else -1), self.shown_books(instrument)
         behind: dict[str, set[tuple[Decimal, int]]] = {}
@@ -257,7 +270,13 @@ class Screen:
             assert (offer.price, offer.size) in behind[offer.venue], f"{offer} is not in the book of its venue"
 
     def _quoted(self, venue: str, instrument: str, index: int) -> Shown | None:
-        return None if venue in self.dead else self._quotes.get((venue, instrument), (None, None))[index]
+        if not self.takes_part(instrument, venue):
+            return None
+        return self._quotes.get((venue, instrument), (None, None))[index]
+
+    def _judge(self, instrument: str) -> None:
+        told = ((venue, self._quotes.get((venue, instrument), (None, None))) for venue in self.venues)
+        self._outliers[instrument].judge({venue: (bid and bid.price, ask and ask.price) for venue, (bid, ask) in told})
 
     def _prove_quote(self, venue: str, instrument: str, bid: Shown | None, ask: Shown | None) -> None:
         link = self.links[venue]

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.timeout(300)
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, Future[Run]]]]:
     folder = tmp_path_factory.mktemp("mutants")
-    arguments = ("--histories", str(HISTORIES), "--failures", "1")
+    arguments = ("--histories", str(HISTORIES), "--failures", "1", "--processes", "1")
     with planted.runs(PATCHES, folder, "tests.simulation", *arguments) as started:
         yield folder, started
 
