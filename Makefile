@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 PY      = $(VENV)/bin/python
 
-.PHONY: run demo dashboard test check bench format migrations clean
+.PHONY: run demo dashboard test check bench chaos fuzz format migrations clean
 
 run: $(VENV)/.runtime            ## Run the router: live venues, or the simulated market when none can be reached.
 	$(PY) manage.py run_router
@@ -18,9 +18,10 @@ test: $(VENV)/.development       ## Run the tests; against PostgreSQL and Redis 
 	$(PY) -m pytest
 	$(PY) -m tests.services postgres && TEST_DATABASE=postgres $(PY) -m pytest -m django_db || [ $$? -eq 75 ]
 
-check: $(VENV)/.development      ## Run the checks: lint, format, types, layers, migrations, deployment settings.
+check: $(VENV)/.development      ## Run the checks: lint, format, security, types, layers, migrations, deployment settings.
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/bandit --quiet --configfile pyproject.toml --recursive .
 	$(VENV)/bin/mypy .
 	cd client && $(abspath $(VENV))/bin/mypy
 	$(VENV)/bin/lint-imports
@@ -28,6 +29,18 @@ check: $(VENV)/.development      ## Run the checks: lint, format, types, layers,
 
 bench: $(VENV)/.development      ## Measure, side by side with the comparators.
 	$(PY) -m bench
+
+chaos: $(VENV)/.development      ## Break a running router in every way, MINUTES long or each way once, and print the scorecard.
+	$(PY) -m tests.chaos $(if $(MINUTES),--minutes $(MINUTES)) --output chaos.json
+
+fuzz: $(VENV)/.development       ## Fuzz for longer than CI does: each part, on each profile, for MINUTES (5).
+	for profile in embedded production; do \
+		$(PY) -m tests.fuzz.requests --minutes $(or $(MINUTES),5) --profile $$profile || exit 1; \
+		$(PY) -m tests.fuzz.socket --minutes $(or $(MINUTES),5) --profile $$profile || exit 1; \
+	done
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check atheris==3.0.0
+	$(PY) -m tests.fuzz.parsers --minutes $(or $(MINUTES),5)
+	SCHEMA_EXAMPLES=1000 $(PY) -m pytest tests/end_to_end/test_schema.py
 
 format: $(VENV)/.development     ## Rewrite the code in the project's format.
 	$(VENV)/bin/ruff check --fix .

@@ -6,7 +6,18 @@ import sys
 
 from bench import report
 
-BENCHES = ("feeds", "delivery", "latency", "embedded", "matching", "orders", "reaction", "sockets", "scale")
+BENCHES = (
+    "feeds",
+    "delivery",
+    "latency",
+    "embedded",
+    "matching",
+    "orders",
+    "recording",
+    "reaction",
+    "sockets",
+    "scale",
+)
 ON_REQUEST = ("soak",)  # too long to run with the others
 
 

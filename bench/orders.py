@@ -178,7 +178,7 @@ def _peer() -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def _router(what: str, database_url: str = "") -> Iterator[Server]:
+def _router(what: str, database_url: str = "", **more: str) -> Iterator[Server]:
     port = free_port()
     settings = {
         "MARKET_SOURCE": "simulated",
@@ -186,6 +186,7 @@ def _router(what: str, database_url: str = "") -> Iterator[Server]:
         "SECRET_KEY": secrets.token_urlsafe(48),
         "REDIS_URL": "",
         **({"DATABASE_URL": database_url} if database_url else {}),
+        **more,
     }
     with (
         router_environment(**settings) as environment,

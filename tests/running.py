@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,11 @@ import httpx
 from websockets.asyncio.client import ClientConnection, connect
 
 ROOT = Path(__file__).resolve().parent.parent
-START_S = 30.0
+START_S = float(os.environ.get("TEST_START_S", "30"))  # a machine that does much else needs longer
 STOP_S = 15.0
 ANSWER_S = 10.0
 LOG_LINES_KEPT = 2_000
+FAULTS_KEPT = 20
 REQUESTS = ("request", "proxied")  # a line for each of them: a log of their own
 STARTED = {  # what a role without a port logs
     "feeds": "feeds start",
@@ -35,13 +36,21 @@ class Process:
     """One `manage.py run_router`, or another command, its log read as it is written; options may follow the roles."""
 
     def __init__(
-        self, roles: str, environment: Mapping[str, str], *arguments: str, command: str = "run_router"
+        self,
+        roles: str,
+        environment: Mapping[str, str],
+        *arguments: str,
+        command: str = "run_router",
+        under: Sequence[str] = (),  # what runs it, and becomes it
     ) -> None:
         self.roles, *options = roles.split()
+        self._under = under
         self.log: deque[str] = deque(maxlen=LOG_LINES_KEPT)
         self._command = (command, "--roles", self.roles, *options) if command == "run_router" else (command,)
         self.events: deque[Message] = deque(maxlen=LOG_LINES_KEPT)  # of lines that are objects
-        self._environment = {**os.environ, **environment, "LOG_FORMAT": "json", "PYTHONUNBUFFERED": "1"}
+        self.placed: list[Message] = []  # those that tell of a supervised process, all of them
+        self.faults: list[str] = []  # the first lines that tell of an exception, or of something that is wrong
+        self.environment = {**os.environ, **environment, "LOG_FORMAT": "json", "PYTHONUNBUFFERED": "1"}
         self._arguments = arguments
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
@@ -58,8 +67,8 @@ class Process:
 
     async def start(self) -> None:
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "manage.py", *self._command, *self._arguments,
-            cwd=ROOT, env=self._environment, stdin=asyncio.subprocess.DEVNULL,
+            *self._under, sys.executable, "manage.py", *self._command, *self._arguments,
+            cwd=ROOT, env=self.environment, stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, limit=2**20,
         )  # fmt: skip
         self._reader = asyncio.create_task(self._read())
@@ -104,7 +113,9 @@ class Process:
             raise AssertionError(f"it did not end on SIGTERM:\n{self.tail()}") from None
 
     def tail(self) -> str:
-        return "\n".join(list(self.log)[-40:])
+        """Return the log's last lines, without those that tell of a request each."""
+        told = [line for line in self.log if (_json(line) or {}).get("event") not in REQUESTS]
+        return "\n".join(told[-40:])
 
     async def _read(self) -> None:
         assert self._process is not None
@@ -113,18 +124,43 @@ class Process:
             async with self._news:
                 text = line.decode(errors="replace").rstrip()
                 self.log.append(text)
+                if _is_fault(text) and len(self.faults) < FAULTS_KEPT:
+                    self.faults.append(text)
                 if (event := _json(text)) is not None and event.get("event") not in REQUESTS:
                     self.events.append(event)
+                    if "place" in event:
+                        self.placed.append(event)
                 self._news.notify_all()
         async with self._news:
             self._news.notify_all()
 
 
+async def rerun(folder: str | Path, environment: Mapping[str, str], *options: str) -> Message:
+    """Run a recording again, beside the database of this environment, and return what `manage.py rerun` tells."""
+    options = options or ("--against-database",)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "manage.py", "rerun", str(folder), "--json", *options,
+        cwd=ROOT, env={**os.environ, **environment}, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, error = await process.communicate()
+    assert out, error.decode()
+    return {**json.loads(out), "exit_code": process.returncode}
+
+
 class Router:
     """One router over its processes: the embedded one, or each role in its own."""
 
-    def __init__(self, environment: Mapping[str, str], *, roles: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        *,
+        roles: tuple[str, ...],
+        under: Sequence[str] = (),
+        start_s: float = START_S,
+    ) -> None:
         self.environment = dict(environment)
+        self.under = under
+        self.start_s = start_s
         self.roles = roles
         self.processes: list[Process] = []
         self.urls: list[str] = []  # of the web processes
@@ -135,11 +171,11 @@ class Router:
 
     async def start(self) -> None:
         self.urls = []
-        self.processes = [Process(roles, {**self.environment, "PORT": "0"}) for roles in self.roles]
+        self.processes = [Process(roles, {**self.environment, "PORT": "0"}, under=self.under) for roles in self.roles]
         for process in self.processes:  # the first one migrates before the others look at the tables
             await process.start()
             if "web" in process.roles:
-                self.urls.append((await process.logged("listening"))["url"])
+                self.urls.append((await process.logged("listening", self.start_s))["url"])
             else:
                 await process.logged(STARTED[process.roles])
 
@@ -215,6 +251,11 @@ class Client:
                 while True:
                     await self.next(seconds + 1)
         return self.messages[before:]
+
+
+def _is_fault(line: str) -> bool:
+    """Tell a traceback, also one of the log itself, and what is logged as an error."""
+    return "Traceback (most recent" in line or '"level": "error"' in line or '"level": "critical"' in line
 
 
 def _json(line: str) -> Message | None:

@@ -16,6 +16,7 @@ from tests.running import Router
 
 SYMBOLS = ("BTC-USDT", "ETH-USDT")
 PROFILES = ("embedded", "production")
+STALE_AFTER_S = 3.0  # the venues live in the tests' own process, which is busy at times
 
 
 @contextlib.contextmanager
@@ -33,7 +34,7 @@ def _fresh_postgres() -> Iterator[str]:
 @contextlib.contextmanager
 def environment_of(profile: str, folder: Path) -> Iterator[dict[str, str]]:
     """Return the settings of a profile with a database of its own."""
-    common = {"MARKET_SOURCE": "live", "SYMBOLS": ",".join(SYMBOLS), "VENUE_STALE_AFTER_S": "1.5"}
+    common = {"MARKET_SOURCE": "live", "SYMBOLS": ",".join(SYMBOLS), "VENUE_STALE_AFTER_S": str(STALE_AFTER_S)}
     if profile == "embedded":
         yield {**common, "DATABASE_URL": f"sqlite:///{folder}/router.sqlite3", "REDIS_URL": ""}
         return

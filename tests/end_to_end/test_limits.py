@@ -1,6 +1,7 @@
 """Limits hold to the request: over REST and the socket, and over all web processes together."""
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 
@@ -16,6 +17,7 @@ from tests.running import Client, Router
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
 
 ALLOWED = 100
+SURELY_ONE_S = 0.9  # commands that took no longer are counted in one second
 LIMITS = {
     "RATE_LIMITS": "on",
     "RATE_REQUESTS_A_MINUTE": f"1000,{ALLOWED},100000",
@@ -75,8 +77,13 @@ async def test_order_commands_are_counted_together_over_rest_and_the_socket(rout
         httpx.AsyncClient(base_url=router.urls[-1], headers={"Authorization": f"Bearer {token}"}) as http,
     ):
         await client.next()
-        statuses = [(await http.delete("/orders/none")).status_code for _ in range(2)]
-        answer = await client.ask(action="cancel_order", token_id="none")
+        while True:
+            began_s = time.monotonic()
+            statuses = [(await http.delete("/orders/none")).status_code for _ in range(2)]
+            answer = await client.ask(action="cancel_order", token_id="none")
+            if time.monotonic() - began_s < SURELY_ONE_S:
+                break
+            await asyncio.sleep(1)  # a busy machine took longer: again, in a second of their own
         codes = [*statuses, answer["code"]]
     assert codes.count("rate_limited") + codes.count(429) == 1, codes
 

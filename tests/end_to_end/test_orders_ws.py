@@ -47,7 +47,8 @@ class Trader:
         return Decimal(found["total"][asset]), Decimal(found["reserved"][asset])
 
     async def buy(self, quantity: str = "0.001", *, web: int = 0) -> Message:
-        answer = (await self.rest("POST", "/orders", market_order(quantity), web=web)).raise_for_status()
+        answer = await self.rest("POST", "/orders", market_order(quantity), web=web)
+        assert answer.status_code == 201, answer.text
         made: Message = answer.json(parse_float=Decimal)
         return made
 
@@ -378,6 +379,7 @@ async def test_a_storm_of_reconnects_under_load_loses_nothing(router: Router, tr
             async with router.client(trader.token, web=web % len(router.urls)) as client:
                 answer = await client.ask(action="resume", from_seq=heard[-1] if heard else 0)
                 assert answer["type"] == "resumed"
+                client.messages.clear()  # of a socket that took long to open some came before, and come again
                 wanted = 1 + number % 7 if not done.is_set() else orders - len(heard)
                 wanted = min(wanted, orders - len(heard))
                 await hear(client, wanted, 30)
@@ -386,7 +388,8 @@ async def test_a_storm_of_reconnects_under_load_loses_nothing(router: Router, tr
 
     async with asyncio.timeout(120):
         *stories, _ = await asyncio.gather(*(listen(number) for number in range(sockets)), trade())
-    assert all(heard == list(range(1, orders + 1)) for heard in stories)
+    for heard in stories:
+        assert heard == list(range(1, orders + 1))
 
 
 DISABLE = """
@@ -430,7 +433,7 @@ from core.orders import OrderType, Terms
 from trading.commands import Place
 from trading.exchange import Exchange
 market = Market((Offer(50_000 * UNITS, UNITS, "okx"),), {"bid": None, "ask": None})
-exchange = Exchange(lambda instrument, side: market, is_live=lambda venue: True, fees=Fees())
+exchange = Exchange(lambda instrument, side: market, takes_part=lambda instrument, venue: True, fees=Fees())
 user = User.objects.get(username=sys.argv[1])
 terms = Terms("silent", "BTC-USDT", Side.BUY, OrderType.MARKET, None, UNITS // 1000)
 (result,), _ = exchange.apply([Place(user.pk, terms)])

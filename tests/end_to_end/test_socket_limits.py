@@ -14,8 +14,8 @@ import pytest_asyncio
 
 from gateway.leases import LEASE_S
 from marketdata.simulated import SimulatedVenues
+from tests.chaos.services import OwnRedis
 from tests.end_to_end.conftest import environment_of
-from tests.end_to_end.kill import OwnRedis
 from tests.running import Client, Message, Router
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]

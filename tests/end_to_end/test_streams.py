@@ -10,6 +10,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from marketdata.simulated import SimulatedVenues
+from tests.end_to_end.conftest import STALE_AFTER_S
 from tests.running import Client, Message, Router
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
@@ -192,7 +193,7 @@ async def test_a_stalled_venue_is_told_and_leaves_the_touch(router: Router, mark
         await client.ask(action="subscribe", stream="best_touch", symbol=SYMBOL)
         await client.ask(action="subscribe", stream="best_touch", symbol=SYMBOL, exchange="okx")
         market["okx"].stall(answering=False)
-        told = await client.until(lambda message: message["type"] == "venue", timeout_s=1.5 + 1)
+        told = await client.until(lambda message: message["type"] == "venue", timeout_s=STALE_AFTER_S + 3)
         assert (told["exchange"], told["state"]) == ("okx", "stale")
         empty = await client.until(of("best_touch", exchange="okx", best_bid=None, best_ask=None))
         assert empty["data"]["spread"] is None

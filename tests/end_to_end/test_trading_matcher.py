@@ -15,7 +15,7 @@ import pytest_asyncio
 
 from marketdata.simulated import SimulatedVenues
 from tests.end_to_end.conftest import environment_of
-from tests.end_to_end.test_orders_ws import Trader, limit_order, updates
+from tests.end_to_end.test_orders_ws import Trader, limit_order, market_order, updates
 from tests.running import ROOT, Client, Message, Process, Router
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
@@ -150,6 +150,32 @@ async def test_what_a_stale_venue_showed_fills_nothing(router: Router, market: S
             market["kraken"].resume()
     calm(market)
     await touch_is(router, trader.token, ASK)
+
+
+async def test_a_lie_fills_nothing_and_is_told(router: Router, market: SimulatedVenues, trader: Trader) -> None:
+    async def set_aside_are(wanted: Message) -> None:
+        async with asyncio.timeout(20):  # a proxy may ask a process that hears of it a moment later
+            while True:
+                told = (await trader.rest("GET", "/status")).raise_for_status().json()["exchanges"]
+                if {venue: state["set_aside"] for venue, state in told.items() if state["set_aside"]} == wanted:
+                    return
+                await asyncio.sleep(0.05)
+
+    async with router.client(trader.token) as client:
+        await client.ask(action="subscribe", stream="best_touch", symbol=SYMBOL, exchange="kraken")
+        low, late = await place(trader, "48000", "0.5"), await place(trader, "49999", "0.5")
+        show(market, "kraken", 30_000)
+        await client.until(lambda message: message.get("data", {}).get("best_ask") == 30_000)
+        await set_aside_are({"kraken": [SYMBOL]})
+        now = (await trader.rest("POST", "/orders", market_order("0.1"))).raise_for_status().json()
+        assert (now["execution_price"], now["exchange"]) == (ASK, "okx")
+        show(market, "okx", "49999")  # the matcher sees it after the lie
+        data = await update(client, late["token_id"])
+        assert (data["fill"]["price"], data["fill"]["exchange"]) == (49_999, "okx")
+        assert (await trader.rest("GET", f"/orders/{low['token_id']}")).json()["status"] == "open"
+        assert low["token_id"] not in {message["data"]["order"]["token_id"] for message in updates(client)}
+    calm(market)
+    await set_aside_are({})
 
 
 async def test_a_kill_forgets_no_order_and_fills_none_twice(
