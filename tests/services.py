@@ -20,9 +20,9 @@ def missing(service: str) -> str | None:
     """Return why a service cannot be used, None when it can."""
     try:
         if service == "postgres":
-            psycopg.connect(POSTGRES_URL, connect_timeout=2).close()
+            psycopg.connect(POSTGRES_URL, connect_timeout=10).close()
         else:
-            redis.Redis.from_url(REDIS_URL, socket_connect_timeout=2).ping()
+            redis.Redis.from_url(REDIS_URL, socket_connect_timeout=10).ping()
     except (psycopg.Error, redis.RedisError) as error:
         return f"{service} does not answer ({str(error).splitlines()[0]})"
     return None

@@ -133,8 +133,8 @@ def test_nobody_there_has_an_exit_code_of_its_own(folder: Path) -> None:
 
 
 def test_watching_shows_touch_and_trades(trader: Run) -> None:
-    lines = trader("-o", "json", "watch", "BTCUSDT", "--seconds", "2").stdout.splitlines()
-    board = trader("watch", "BTCUSDT", "--seconds", "1").stdout
+    lines = trader("-o", "json", "watch", "BTCUSDT", "--seconds", "5").stdout.splitlines()
+    board = trader("watch", "BTCUSDT", "--seconds", "4").stdout
 
     assert {json.loads(line)["type"] for line in lines} == {"BestTouch", "Trade"}
     assert "spread" in board

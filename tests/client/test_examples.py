@@ -31,13 +31,13 @@ def test_the_orders_end_as_they_should(router: Router) -> None:
 
 
 def test_every_stream_is_shown(router: Router) -> None:
-    shown = run(router, "streams", "--seconds", "3")
+    shown = run(router, "streams", "--seconds", "5")
 
     assert {line.split()[0] for line in shown.splitlines()} >= {"touch", "trade", "kline", "ewma", "book", "all"}
 
 
 def test_trades_are_recorded(router: Router, tmp_path: Path) -> None:
-    run(router, "record_trades", "--seconds", "3", "--file", str(tmp_path / "trades.csv"), "BTCUSDT", "ETHUSDT")
+    run(router, "record_trades", "--seconds", "5", "--file", str(tmp_path / "trades.csv"), "BTCUSDT", "ETHUSDT")
 
     with (tmp_path / "trades.csv").open() as file:
         rows = list(csv.DictReader(file))

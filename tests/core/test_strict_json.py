@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from enum import StrEnum
@@ -79,11 +80,12 @@ def test_a_hostile_body_is_malformed(body: bytes) -> None:
         strict_json.loads(body)
 
 
-@pytest.mark.timeout(2)
 def test_brackets_and_unfinished_strings_are_scanned_in_linear_time() -> None:
+    began_s = time.process_time()
     for body in (b'"\\"' * 21_000, b'["' * 32_000, b'[{"' + b'\\"[' * 21_000, b"[" * 20 + b'"' + b"\\" * 60_000):
         with pytest.raises(Malformed):
             strict_json.loads(body)
+    assert time.process_time() - began_s < 2
 
 
 def test_a_body_over_the_limit_is_too_large_and_one_at_the_limit_is_read() -> None:

@@ -50,6 +50,13 @@ class Load:
                 task.cancel()
             await asyncio.gather(*asking, *listening, return_exceptions=True)
 
+    async def more(self, count: int) -> None:
+        """Wait until so many more orders are answered."""
+        wanted = len(self.bought) + count
+        async with asyncio.timeout(ANSWER_S):
+            while len(self.bought) < wanted:  # noqa: ASYNC110 - each customer adds to it
+                await asyncio.sleep(0.05)
+
     async def executed(self) -> int:
         """Return how many reports the account must have been told: one for each fill."""
         count, cursor = 0, None

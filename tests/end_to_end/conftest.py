@@ -1,11 +1,15 @@
 """A running router on each profile, fed by simulated venues that the test holds in its hand."""
 
+import asyncio
 import contextlib
 import os
+import re
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Literal, TypeVar
 
+import httpx
 import psycopg
 import pytest
 import pytest_asyncio
@@ -14,8 +18,11 @@ from marketdata.simulated import SimulatedVenues
 from tests import services
 from tests.running import Router
 
+T = TypeVar("T")
+
 SYMBOLS = ("BTC-USDT", "ETH-USDT")
 PROFILES = ("embedded", "production")
+ALONE_S = 6.0  # at most so long does a process count for itself after Redis did not answer
 STALE_AFTER_S = 3.0  # the venues live in the tests' own process, which is busy at times
 
 
@@ -73,3 +80,24 @@ async def router(
             yield router
         finally:
             await router.stop()
+
+
+async def counted_locally(router: Router, what: Literal["quotas", "rate_limits"]) -> list[float]:
+    """Return how often each web process counted alone."""
+    async with httpx.AsyncClient() as http:
+        texts = [(await http.get(f"{url}/metrics")).text for url in router.urls]
+    pattern = rf"^router_{what}_counted_locally_total (\S+)$"
+    return [float(re.findall(pattern, text, re.MULTILINE)[0]) for text in texts]
+
+
+async def counted_together(
+    router: Router, what: Literal["quotas", "rate_limits"], attempt: Callable[[str], Awaitable[T]]
+) -> T:
+    """Try as a new user, whose name is given; again where Redis did not answer in time: the machine stood still."""
+    for _ in range(3):
+        before = await counted_locally(router, what)
+        found = await attempt(f"user{uuid.uuid4().hex[:12]}")
+        if await counted_locally(router, what) == before:
+            break
+        await asyncio.sleep(ALONE_S)
+    return found

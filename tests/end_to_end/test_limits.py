@@ -11,7 +11,7 @@ import pytest_asyncio
 from websockets.exceptions import ConnectionClosed
 
 from marketdata.simulated import SimulatedVenues
-from tests.end_to_end.conftest import environment_of
+from tests.end_to_end.conftest import counted_together, environment_of
 from tests.running import Client, Router
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
@@ -56,12 +56,14 @@ async def refused(client: Client) -> tuple[str, int | None]:
 
 
 async def test_of_300_parallel_requests_exactly_the_allowed_number_passes(router: Router) -> None:
-    token = await router.register("dora")
-    headers = {"Authorization": f"Bearer {token}"}
-    async with httpx.AsyncClient(headers=headers, timeout=30) as http:
-        answers = await asyncio.gather(
-            *(http.get(f"{router.urls[number % len(router.urls)]}/info") for number in range(300))
-        )
+    async def ask(name: str) -> list[httpx.Response]:
+        headers = {"Authorization": f"Bearer {await router.register(name)}"}
+        async with httpx.AsyncClient(headers=headers, timeout=30) as http:
+            return await asyncio.gather(
+                *(http.get(f"{router.urls[number % len(router.urls)]}/info") for number in range(300))
+            )
+
+    answers = await counted_together(router, "rate_limits", ask)
     assert Counter(answer.status_code for answer in answers) == {200: ALLOWED, 429: 300 - ALLOWED}
     remaining = sorted(int(answer.headers["x-ratelimit-remaining"]) for answer in answers if answer.status_code == 200)
     assert remaining == list(range(ALLOWED))
@@ -71,20 +73,22 @@ async def test_of_300_parallel_requests_exactly_the_allowed_number_passes(router
 
 
 async def test_order_commands_are_counted_together_over_rest_and_the_socket(router: Router) -> None:
-    token = await router.register("erin")
-    async with (
-        router.client(token) as client,
-        httpx.AsyncClient(base_url=router.urls[-1], headers={"Authorization": f"Bearer {token}"}) as http,
-    ):
-        await client.next()
-        while True:
-            began_s = time.monotonic()
-            statuses = [(await http.delete("/orders/none")).status_code for _ in range(2)]
-            answer = await client.ask(action="cancel_order", token_id="none")
-            if time.monotonic() - began_s < SURELY_ONE_S:
-                break
-            await asyncio.sleep(1)  # a busy machine took longer: again, in a second of their own
-        codes = [*statuses, answer["code"]]
+    async def command(name: str) -> list[object]:
+        token = await router.register(name)
+        async with (
+            router.client(token) as client,
+            httpx.AsyncClient(base_url=router.urls[-1], headers={"Authorization": f"Bearer {token}"}) as http,
+        ):
+            await client.next()
+            while True:
+                began_s = time.monotonic()
+                statuses = [(await http.delete("/orders/none")).status_code for _ in range(2)]
+                answer = await client.ask(action="cancel_order", token_id="none")
+                if time.monotonic() - began_s < SURELY_ONE_S:
+                    return [*statuses, answer["code"]]
+                await asyncio.sleep(1)  # a busy machine took longer: again, in a second of their own
+
+    codes = await counted_together(router, "rate_limits", command)
     assert codes.count("rate_limited") + codes.count(429) == 1, codes
 
 

@@ -2,20 +2,18 @@
 
 import asyncio
 import contextlib
-import re
 import signal
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import httpx
 import pytest
 import pytest_asyncio
 
 from gateway.leases import LEASE_S
 from marketdata.simulated import SimulatedVenues
 from tests.chaos.services import OwnRedis
-from tests.end_to_end.conftest import environment_of
+from tests.end_to_end.conftest import counted_locally, counted_together, environment_of
 from tests.running import Client, Message, Router
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
@@ -77,11 +75,12 @@ async def free_places(visitors: Visitors, web: int) -> int:
 async def test_of_many_sockets_over_all_processes_exactly_the_allowed_number_opens(
     router: Router, stack: contextlib.AsyncExitStack
 ) -> None:
-    visitors = Visitors(router, await router.register("anna"), stack)
+    async def come(name: str) -> int:
+        visitors = Visitors(router, await router.register(name), stack)
+        came = await asyncio.gather(*(visitors.come(number % 4) for number in range(5 * SOCKETS)))
+        return sum(client is not None for client in came)
 
-    came = await asyncio.gather(*(visitors.come(number % 4) for number in range(5 * SOCKETS)))
-
-    assert sum(client is not None for client in came) == SOCKETS
+    assert await counted_together(router, "quotas", come) == SOCKETS
 
 
 async def test_sockets_without_credentials_are_their_addresses_over_all_processes(
@@ -149,19 +148,12 @@ async def test_without_redis_each_process_counts_for_itself_and_tells_it(
             visitors = Visitors(router, await router.register("dave"), stack)
             assert await free_places(visitors, web=0) == SOCKETS
             assert await free_places(visitors, web=1) == 0
-            assert await counted_locally(router) == [0, 0]
+            assert await counted_locally(router, "quotas") == [0, 0]
 
             redis.kill()
             assert await free_places(visitors, web=1) == SOCKETS
             assert await free_places(visitors, web=0) == 0
-            assert all(count > 0 for count in await counted_locally(router))
+            assert all(count > 0 for count in await counted_locally(router, "quotas"))
         finally:
             redis.kill()
             await router.stop()
-
-
-async def counted_locally(router: Router) -> list[float]:
-    """Return how often each web process counted alone."""
-    async with httpx.AsyncClient() as http:
-        texts = [(await http.get(f"{url}/metrics")).text for url in router.urls]
-    return [float(re.findall(r"^router_quotas_counted_locally_total (\S+)$", text, re.MULTILINE)[0]) for text in texts]

@@ -374,9 +374,11 @@ class Sender:
 
     async def send(self, request: Request) -> None:
         request, raw = self._made(request)
+        accepted = False
         try:
             for _ in range(TRIES):  # the machine may have stood still: what is slow is slow each time
                 answer, took_s = await self._ask(request, raw)
+                accepted |= answer.status < 300
                 if took_s <= SLOW_S:
                     break
                 await self._wait_while_busy()
@@ -393,7 +395,7 @@ class Sender:
         if (why := complaint(request, answer, took_s)) is not None:
             self._tally.failed(request, why, raw)
         if (
-            answer.status < 300
+            accepted
             and request.method in ("POST", "PUT", "DELETE", "PATCH")
             and request.target.lstrip("/").startswith(tuple(place[1:] for place in MONEY))
         ):

@@ -13,7 +13,7 @@ from channels.layers import get_channel_layer
 from django.conf import settings
 
 from core.candles import Candle
-from marketdata import history, services
+from marketdata import history, hub, services
 from marketdata.batches import (
     REQUEST_GROUP,
     TOUCH_GROUP,
@@ -96,7 +96,8 @@ class Feeds:
 
 
 @pytest.fixture
-async def feeds() -> AsyncIterator[Feeds]:
+async def feeds(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Feeds]:
+    monkeypatch.setattr(hub, "HEARTBEAT_LOST_S", 600.0)  # a test beats once
     feeds = Feeds()
     answering = asyncio.create_task(feeds.answer())
     yield feeds

@@ -41,7 +41,10 @@ from tests.running import ANSWER_S, Router
 
 CUSTOMERS = 3
 NUMBERS_EACH = 10_000  # orders and deposits of a customer: each its own number, so that no two deposits are the same
-TWAP = {"symbol": SYMBOL, "side": "buy", "total_quantity": 0.01, "duration_seconds": 3, "slices": 12}
+TWAP = {
+    "symbol": SYMBOL, "side": "buy", "total_quantity": 0.01, "duration_seconds": 3, "slices": 12,
+    "limit_price": 60_000,  # so that it is taken also while the traced router lags behind the market
+}  # fmt: skip
 START_S = 300.0  # of a router that is traced, or shares the machine with others
 LOG_SHOWN_MAX = 1_000  # characters
 FILE = "router.sqlite3"
@@ -57,7 +60,7 @@ class Database(ABC):
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.common = {
-            "MARKET_SOURCE": "live", "SYMBOLS": ",".join(SYMBOLS), "VENUE_STALE_AFTER_S": "1.5", "RATE_LIMITS": "off",
+            "MARKET_SOURCE": "live", "SYMBOLS": ",".join(SYMBOLS), "VENUE_STALE_AFTER_S": "10", "RATE_LIMITS": "off",
             "DRAIN_S": "0.1", "UV_USE_IO_URING": "0",  # what a loop does through that would not be seen
         }  # fmt: skip
 

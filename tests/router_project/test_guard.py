@@ -88,7 +88,7 @@ async def ask(port: int, data: bytes) -> tuple[Reply, asyncio.StreamReader, asyn
 
 async def is_closed(reader: asyncio.StreamReader) -> bool:
     try:
-        return await asyncio.wait_for(reader.read(1), 3) == b""
+        return await asyncio.wait_for(reader.read(1), 10) == b""
     except ConnectionError:
         return True
 

@@ -17,7 +17,7 @@ GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n"
 
 
 class Impatient(RouterHttpProtocol):
-    head_timeout_s = 0.2
+    head_timeout_s = 1.0
 
 
 @pytest.fixture

@@ -102,12 +102,12 @@ async def test_without_a_spare_process_a_place_starts_its_own(tmp_path: Path) ->
 
 async def test_who_dies_again_and_again_is_followed_ever_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Although each follower had waited for longer than a steady process lives."""
-    monkeypatch.setattr(supervisor, "RESTART_S", 0.05)
-    monkeypatch.setattr(supervisor, "STEADY_S", 0.5)
+    monkeypatch.setattr(supervisor, "RESTART_S", 0.4)
+    monkeypatch.setattr(supervisor, "STEADY_S", 1.5)
     async with kept(tmp_path, life_s=0.2):
-        found = [at_s for _, at_s in await lives(tmp_path, 7)]
+        found = [at_s for _, at_s in await lives(tmp_path, 5)]
     gaps = [later - earlier for earlier, later in itertools.pairwise(found)]
-    assert gaps[-1] > 0.2 + 0.05 * 2**5, gaps
+    assert gaps[-1] > 0.2 + 0.4 * 2**3, gaps
 
 
 async def test_a_supervisor_without_files_goes_on_without_a_spare_process(

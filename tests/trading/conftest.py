@@ -13,6 +13,7 @@ from tests.trading.web import Person, served_by
 def feeds_that_need_not_beat(monkeypatch: pytest.MonkeyPatch) -> None:
     """Feeds of these tests speak when a test lets them: on a busy machine that may take a while."""
     monkeypatch.setattr(hub, "HEARTBEAT_LOST_S", 600.0)
+    monkeypatch.setattr(hub, "LATE_S", 600.0)
 
 
 @pytest.fixture

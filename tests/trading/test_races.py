@@ -94,7 +94,8 @@ def place(account: int, token: str, *, price: int = PRICE, quantity: int = UNITS
 
 
 def crossing(account: int, order: str, *, price: int = PRICE) -> FillResting:
-    return FillResting(account, order, Market((Offer(price, UNITS, "okx"),), {"ask": price}), time.monotonic_ns())
+    seen_ns = time.monotonic_ns() + 60 * 10**9  # however long it waits here, it is not old
+    return FillResting(account, order, Market((Offer(price, UNITS, "okx"),), {"ask": price}), seen_ns)
 
 
 def said_of(order: str, commands: Sequence[Command], answers: Sequence[Answer]) -> dict[type[Command], Answer]:

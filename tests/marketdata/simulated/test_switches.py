@@ -46,7 +46,7 @@ async def asked_for_life(made: Client, venue: str) -> None:
     elif venue == "kraken":
         await made.say({"method": "ping", "req_id": 77})
         await made.until(lambda frame: frame.get("req_id") == 77)
-    await asyncio.wait_for(await made.socket.ping(), 2)
+    await asyncio.wait_for(await made.socket.ping(), 10)
 
 
 # -- what the market shows
@@ -188,7 +188,7 @@ async def test_a_half_open_venue_answers_nothing_at_all(market: SimulatedVenues,
             async with asyncio.timeout(0.5), client(market, venue):
                 pass
         market[venue].resume()
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(10):
             await pong
         await made.until(is_market_data)
 
@@ -224,7 +224,7 @@ async def test_dropped_connections_end_with_going_away(market: SimulatedVenues, 
         assert market[venue].connections == 1
         market[venue].drop()
         assert await made.closed() == 1001
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(10):
             await market[venue].until(lambda: market[venue].connections == 0)
         assert not market[venue].listeners
 
@@ -309,10 +309,10 @@ async def test_a_venue_comes_back_on_its_address(market: SimulatedVenues) -> Non
 
 async def test_binance_pings_and_keeps_who_answers(market: SimulatedVenues, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(binance, "PING_INTERVAL_S", 0.4)
-    monkeypatch.setattr(binance, "PONG_DEADLINE_S", 0.9)
+    monkeypatch.setattr(binance, "PONG_DEADLINE_S", 3.0)
     async with subscribed(market, "binance") as deaf, client(market, "binance") as good:
         deaf.socket.transport.pause_reading()  # it sees no ping, so it sends no pong
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(15):
             await market["binance"].until(lambda: market["binance"].connections == 1)
         await good.say({"method": "LIST_SUBSCRIPTIONS", "id": 1})
         assert await good.next() == {"result": [], "id": 1}
@@ -323,7 +323,7 @@ async def test_binance_pings_and_keeps_who_answers(market: SimulatedVenues, monk
 async def test_okx_cuts_a_connection_that_is_sent_nothing(
     market: SimulatedVenues, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(okx, "IDLE_S", 0.5)
+    monkeypatch.setattr(okx, "IDLE_S", 2.0)
     async with client(market, "okx") as idle, subscribed(market, "okx") as busy:
         assert await idle.closed() == 4004
         await busy.until(is_market_data)
@@ -423,7 +423,7 @@ async def test_connected_waits_for_all_three_channels(market: SimulatedVenues) -
         await made.until(lambda frame: frame.get("id") == 1)
         assert not waiting.done()
         await made.say({"method": "SUBSCRIBE", "params": ["btcusdt@depth20@100ms"], "id": 2})
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(10):
             await waiting
 
 
