@@ -55,11 +55,13 @@ async def test_candles_over_all_venues_are_those_of_the_trades(router: Router, m
         began_s = time.time()
         candles: list[Message] = []
         trading = asyncio.create_task(_trade_everywhere(market))
-        while len(candles) < CANDLES:
-            candle = await closed_candle(client)
-            if candle["open_time"] > began_s + 1:  # all of it was heard, and traded in
-                candles.append(candle)
-        trading.cancel()
+        try:
+            while len(candles) < CANDLES:
+                candle = await closed_candle(client)
+                if candle["open_time"] > began_s + 1:  # all of it was heard, and traded in
+                    candles.append(candle)
+        finally:
+            trading.cancel()
         trades = [message["data"] for message in client.messages if message["type"] == "trades"]
 
     assert [later["open_time"] - one["open_time"] for one, later in pairwise(candles)] == [1] * (CANDLES - 1)
